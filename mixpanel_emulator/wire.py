@@ -1,0 +1,67 @@
+"""Between ASGI and the endpoints: reading bodies within bounds, running the work beside the event loop, answering."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mixpanel_emulator.answers import Answer
+from mixpanel_emulator.bodies import BodyTooLarge
+
+FORM = "application/x-www-form-urlencoded"
+FORM_EXPANSION = 3  # percent-encoding writes a byte as three
+DRAINED_BYTES = (
+    256 * 1024 * 1024
+)  # a body over the limit is read to its end up to here, so that its sender reads 413
+WORKERS = 2  # more would only wait for the interpreter's lock; inflating and SQLite work outside of it
+
+Result = TypeVar("Result")
+_workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="intake")
+_queries = ThreadPoolExecutor(WORKERS, thread_name_prefix="query")
+
+
+async def read_wire(request: Request, limit: int) -> bytes:
+    """Returns the body as it came; one that is over the limit even as it came raises `BodyTooLarge`."""
+    most = limit * FORM_EXPANSION if is_form(request) else limit + limit // 1000 + 1024
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= most:
+            parts.append(part)
+        elif size > most + DRAINED_BYTES:
+            break
+        else:
+            parts.clear()
+    if size > most:
+        raise BodyTooLarge
+    return b"".join(parts)
+
+
+def is_form(request: Request) -> bool:
+    """Returns whether the body is an urlencoded form."""
+    return request.headers.get("content-type", "").lower().startswith(FORM)
+
+
+def is_on(request: Request, name: str) -> bool:
+    """Returns whether a query parameter is given and not 0."""
+    return request.query_params.get(name, "") not in ("", "0", "false")
+
+
+async def work(function: Callable[..., Result], *arguments: object) -> Result:
+    """Returns what `function` returns, run beside the event loop on one of the few threads that take records in."""
+    return await asyncio.get_running_loop().run_in_executor(_workers, function, *arguments)
+
+
+async def query(function: Callable[..., Result], *arguments: object) -> Result:
+    """Returns what `function` returns, run beside the event loop on one of the threads that read the store."""
+    return await asyncio.get_running_loop().run_in_executor(_queries, function, *arguments)
+
+
+def respond(answer: Answer) -> Response:
+    """Returns an answer as a response."""
+    headers = {"content-type": answer.media_type, **answer.headers}
+    return Response(answer.body, answer.status, headers)

@@ -1,0 +1,1 @@
+"""Tests: a file mirrors a module, and real servers stand on loopback."""

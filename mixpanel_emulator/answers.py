@@ -1,7 +1,8 @@
 """The answers of Mixpanel's ingestion side, in the shapes that are published or were observed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -32,7 +33,7 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     media_type: str = JSON
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def as_json(status: int, content: object) -> Answer:

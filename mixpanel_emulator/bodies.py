@@ -13,11 +13,11 @@ GZIP_WINDOW = 31  # 15 bits of window + 16: expect a gzip header and check its t
 STORED_LEVEL = 1  # ISA-L; the store keeps bodies compressed, so disk and page cache see a tenth of the bytes
 
 
-class BodyTooLarge(Exception):
+class BodyTooLargeError(Exception):
     """The body is larger, uncompressed, than the limit."""
 
 
-class BodyMalformed(Exception):
+class BodyMalformedError(Exception):
     """The body is not what its headers say; the message says how."""
 
 
@@ -33,17 +33,17 @@ def inflate(wire: bytes, encoding: str, limit: int) -> bytes:
     if encoding in ("", "identity"):
         return _within(wire, limit)
     if encoding != "gzip":  # OAI-ING: the schema's enum holds gzip only; what others do is not said
-        raise BodyMalformed(f"unsupported content encoding: {encoding[:40]}")
+        raise BodyMalformedError(f"unsupported content encoding: {encoding[:40]}")
     parts: list[bytes] = []
     size = 0
     while wire:
         member, wire = _inflate_member(wire, limit + 1 - size)
         size += len(member)
         if size > limit:
-            raise BodyTooLarge
+            raise BodyTooLargeError
         parts.append(member)
     if not parts:
-        raise BodyMalformed("request body is not valid gzip")
+        raise BodyMalformedError("request body is not valid gzip")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -72,7 +72,7 @@ def form_data(body: bytes) -> dict[str, str]:
             body.decode("ascii", "surrogateescape"), keep_blank_values=True, max_num_fields=1000
         )
     except ValueError as error:
-        raise BodyMalformed("request body is not a valid form") from error
+        raise BodyMalformedError("request body is not a valid form") from error
     return dict(reversed(pairs))
 
 
@@ -85,12 +85,12 @@ def decode_data(text: str) -> bytes:
         # A plus sign of base64 that was not percent-encoded arrives as a space.
         return base64.b64decode(stripped.replace(" ", "+") + "=" * (-len(stripped) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BodyMalformed("data, not valid base64 or JSON") from error
+        raise BodyMalformedError("data, not valid base64 or JSON") from error
 
 
 def _within(body: bytes, limit: int) -> bytes:
     if len(body) > limit:
-        raise BodyTooLarge
+        raise BodyTooLargeError
     return body
 
 
@@ -98,10 +98,10 @@ def _inflate_member(wire: bytes, most: int) -> tuple[bytes, bytes]:
     inflater = isal_zlib.decompressobj(GZIP_WINDOW)
     try:
         member = inflater.decompress(wire, most)
-    except isal_zlib.error as error:
-        raise BodyMalformed("request body is not valid gzip") from error
+    except isal_zlib.IsalError as error:  # type: ignore[misc]  # its stub calls it an instance
+        raise BodyMalformedError("request body is not valid gzip") from error
     if not inflater.eof and len(member) < most:
-        raise BodyMalformed("request body is not valid gzip")
+        raise BodyMalformedError("request body is not valid gzip")
     return member, inflater.unused_data if inflater.eof else b""
 
 
@@ -145,10 +145,10 @@ def _array_items_one_by_one(body: bytes) -> list[Span]:
             if text[position : position + 1] == "]":
                 return _nothing_after(text, position + 1, spans)
             if text[position : position + 1] != ",":
-                raise BodyMalformed("request body is not valid JSON")
+                raise BodyMalformedError("request body is not valid JSON")
             position = _skip_space(text, position + 1)
     except (ValueError, RecursionError) as error:
-        raise BodyMalformed("request body is not valid JSON") from error
+        raise BodyMalformedError("request body is not valid JSON") from error
 
 
 def _skip_space(text: str, position: int) -> int:
@@ -159,5 +159,5 @@ def _skip_space(text: str, position: int) -> int:
 
 def _nothing_after(text: str, position: int, spans: list[Span]) -> list[Span]:
     if text[position:].strip(" \t\r\n"):
-        raise BodyMalformed("request body is not valid JSON")
+        raise BodyMalformedError("request body is not valid JSON")
     return spans

@@ -1,6 +1,6 @@
 """The emulator's own side, under /_emulator: what it holds, faults, and a fresh start."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 from starlette.requests import Request
@@ -9,13 +9,11 @@ from starlette.responses import Response, StreamingResponse
 from mixpanel_emulator import answers
 from mixpanel_emulator.faults import FaultBook, read_scripts
 from mixpanel_emulator.gauges import Gauges
+from mixpanel_emulator.pieces import in_pieces
 from mixpanel_emulator.records import KINDS, Wanted, read_records
 from mixpanel_emulator.stats import Statistics
 from mixpanel_emulator.store import Store
 from mixpanel_emulator.wire import query, respond
-
-LAST_GAUGES = "gauges"
-PIECE_BYTES = 256 * 1024
 
 
 class ControlApi:
@@ -68,20 +66,6 @@ class ControlApi:
         self._gauges.clear()
         self._forget()
         return respond(answers.as_json(200, {"status": "ok"}))
-
-
-def in_pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Yields lines, each ended, in pieces that are worth a write of their own."""
-    piece: list[bytes] = []
-    size = 0
-    for line in lines:
-        piece += (line, b"\n")
-        size += len(line) + 1
-        if size >= PIECE_BYTES:
-            yield b"".join(piece)
-            piece, size = [], 0
-    if piece:
-        yield b"".join(piece)
 
 
 def _wanted(request: Request) -> Wanted:

@@ -29,8 +29,15 @@ BANNED_IDS = frozenset(
         "n/a",
         "na",
         "undefined",
+        "unknown",
+        "<nil>",
+        "0",
+        "-1",
+        "true",
+        "false",
+        "[]",
+        "{}",
     ]
-    + ["unknown", "<nil>", "0", "-1", "true", "false", "[]", "{}"]
 )
 IDENTITY_EVENTS = frozenset(["$identify", "$create_alias", "$merge"])
 IDENTITY_REFUSED = (
@@ -71,6 +78,14 @@ class EventRules:
         self, raw: bytes, now_ms: int, *, needs_insert_id: bool = True, ip: str = ""
     ) -> Event | Refusal:
         """Returns the event that a record is, or why it is refused."""
+        found = self.read(raw)
+        if isinstance(found, Refusal):
+            return found
+        name, properties = found
+        return self.check(name, properties, now_ms, needs_insert_id=needs_insert_id, ip=ip)
+
+    def read(self, raw: bytes) -> tuple[str, dict[str, Any]] | Refusal:
+        """Returns the name and the properties of a record that has the shape of an event, or why it has not."""
         if len(raw) > self._settings.max_event_bytes:
             return Refusal(
                 "", f"event is invalid: exceeds max size of {self._settings.max_event_bytes} bytes"
@@ -87,14 +102,21 @@ class EventRules:
         properties = record.get("properties")
         if type(properties) is not dict:
             return Refusal("properties", "'properties' is invalid: must not be missing and must be an object")
-        return self._judge_properties(name, properties, now_ms, needs_insert_id, ip)
+        return name, properties
 
-    def _judge_properties(
-        self, name: str, properties: dict[str, Any], now_ms: int, needs_insert_id: bool, ip: str
+    def check(
+        self,
+        name: str,
+        properties: dict[str, Any],
+        now_ms: int,
+        *,
+        needs_insert_id: bool = True,
+        ip: str = "",
     ) -> Event | Refusal:
+        """Returns the event that a name and properties are, or why it is refused."""
         time_ms = event_time_ms(properties.get("time"))
         insert_id = _text(properties.get("$insert_id"))
-        distinct_id = self._distinct_id(name, properties, ip)
+        distinct_id = self.distinct_id(name, properties, ip)
         refusal = (
             self._check_time(time_ms, now_ms)
             or (self._check_insert_id(insert_id) if needs_insert_id else None)
@@ -106,7 +128,9 @@ class EventRules:
             return refusal._replace(insert_id=insert_id or "")
         if not needs_insert_id and (insert_id is None or self._check_insert_id(insert_id)):
             insert_id = ""
-        assert time_ms is not None and distinct_id is not None and insert_id is not None
+        assert time_ms is not None
+        assert distinct_id is not None
+        assert insert_id is not None
         return Event(name, distinct_id, min(time_ms, now_ms), insert_id, properties)
 
     def _check_time(self, time_ms: int | None, now_ms: int) -> Refusal | None:
@@ -180,7 +204,8 @@ class EventRules:
         message = "'properties.$distinct_ids' is invalid: must be an array of exactly two strings"
         return Refusal("properties.$distinct_ids", message)
 
-    def _distinct_id(self, name: str, properties: dict[str, Any], ip: str) -> str | None:
+    def distinct_id(self, name: str, properties: dict[str, Any], ip: str = "") -> str | None:
+        """Returns whose event this is, before identities are resolved; None where that cannot be told."""
         if not self._original:
             user, device = properties.get("$user_id"), properties.get("$device_id")
             if user:  # IDMIG: overwritten from $user_id, else from $device_id

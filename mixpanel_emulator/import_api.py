@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,14 +11,15 @@ from mixpanel_emulator import answers
 from mixpanel_emulator.access import may_import, read_credentials
 from mixpanel_emulator.answers import Answer
 from mixpanel_emulator.bodies import (
-    BodyMalformed,
-    BodyTooLarge,
+    BodyMalformedError,
+    BodyTooLargeError,
     Span,
     decode_data,
     find_records,
     form_data,
     inflate,
 )
+from mixpanel_emulator.event_rules import EventRules
 from mixpanel_emulator.exchange import Exchange, exchange_of
 from mixpanel_emulator.intake import Batch, EventIntake, Outcome
 from mixpanel_emulator.limiter import RateLimiter
@@ -33,12 +35,13 @@ class ImportApi:
         self._settings = settings
         self._intake = intake
         self._limiter = limiter
+        self._rules = EventRules(settings)
 
     async def post(self, request: Request) -> Response:
         """Answers POST /import."""
         try:
             wire = await read_wire(request, self._settings.max_body_bytes)
-        except BodyTooLarge:
+        except BodyTooLargeError:
             return respond(answers.too_large(self._settings.max_body_bytes))
         form = is_form(request)
         exchange = exchange_of(request)
@@ -52,9 +55,9 @@ class ImportApi:
             if not self._may_import(request, fields):
                 return answers.error(401, answers.INVALID_CREDENTIALS)
             batch = self._batch(request, wire, fields if form else None)
-        except BodyTooLarge:
+        except BodyTooLargeError:
             return answers.too_large(self._settings.max_body_bytes)
-        except BodyMalformed as problem:
+        except BodyMalformedError as problem:
             return _malformed(str(problem), exchange.strict)
         exchange.bytes_raw = len(batch.body)
         if len(batch.spans) > self._settings.max_events:
@@ -63,7 +66,8 @@ class ImportApi:
         if wait_s:
             return answers.rate_exceeded(self._settings, wait_s, strict=exchange.strict, now=time.time())
         ip = request.client.host if request.client else ""
-        outcome = self._intake.take(batch, exchange, needs_insert_id=exchange.strict, ip=ip)
+        judge = partial(self._rules.judge, needs_insert_id=exchange.strict, ip=ip)
+        outcome = self._intake.take(batch, exchange, judge)
         return self._outcome(outcome, exchange.strict, verbose or fields.get("verbose") == "1", form)
 
     def _wire_limit(self, form: bool) -> int:
@@ -83,7 +87,7 @@ class ImportApi:
         body = inflate(wire, encoding, self._settings.max_body_bytes)
         spans: list[Span] = find_records(body)
         if not spans and not body.lstrip().startswith(b"["):
-            raise BodyMalformed("request body must not be empty")
+            raise BodyMalformedError("request body must not be empty")
         return Batch(body, spans, wire if encoding == "gzip" else None)
 
     def _outcome(self, outcome: Outcome, strict: bool, verbose: bool, form: bool) -> Answer:

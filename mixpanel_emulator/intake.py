@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 from uuid import uuid4
@@ -15,7 +15,6 @@ from mixpanel_emulator.event_rules import (
     IDENTITY_EVENTS,
     IDENTITY_REFUSED,
     Event,
-    EventRules,
     Refusal,
 )
 from mixpanel_emulator.exchange import Exchange
@@ -33,6 +32,10 @@ from mixpanel_emulator.store import (
 
 IDENTITY_BYTES = 16  # 128 bits: no two identities of a store share a digest by chance
 CONTENT_BYTES = 8
+
+
+# What a judge says of a record's bytes at a time in ms; None is a record that is dropped without a word.
+Judge = Callable[[bytes, int], Event | Refusal | None]
 
 
 class Batch(NamedTuple):
@@ -56,31 +59,27 @@ class Outcome(NamedTuple):
 
 
 class EventIntake:
-    """Judges and stores events; `take` may be called from several threads."""
+    """Stores events; `take` may be called from several threads."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        """Makes an intake that stores what the settings' rules accept."""
+        """Makes an intake for the project of the settings."""
         self._settings = settings
         self._store = store
-        self._rules = EventRules(settings)
 
-    def take(
-        self, batch: Batch, exchange: Exchange, *, needs_insert_id: bool = True, ip: str = ""
-    ) -> Outcome:
-        """Returns what became of each record, once all of it is committed."""
+    def take(self, batch: Batch, exchange: Exchange, judge: Judge) -> Outcome:
+        """Returns what became of each record by this judge, once all of it is committed."""
         now_ms = int(time.time() * 1000)
         events: list[tuple[Span, Event]] = []
         refusals: list[tuple[int, Refusal]] = []
-        judge = self._rules.judge
         body = batch.body
         for index, span in enumerate(batch.spans):
             start, length = span
-            verdict = judge(body[start : start + length], now_ms, needs_insert_id=needs_insert_id, ip=ip)
+            verdict = judge(body[start : start + length], now_ms)
             if type(verdict) is Event:
                 events.append((span, verdict))
-            else:
-                refusals.append((index, verdict))  # type: ignore[arg-type]
-        outcome = self._refuse_whole_batch(Outcome(len(events), refusals))
+            elif type(verdict) is Refusal:
+                refusals.append((index, verdict))
+        outcome = self._refuse_whole_batch(Outcome(len(batch.spans) - len(refusals), refusals))
         self._commit(batch, events if outcome.accepted else [], outcome, exchange)
         return outcome
 
@@ -97,7 +96,7 @@ class EventIntake:
         days = Counter((row.time_ms // DAY_MS, row.name) for row in rows)
         exchange.count(records=len(batch.spans), stored=len(rows), refused=len(outcome.refusals))
         with self._store.writing() as connection:
-            body = insert_body(connection, batch.body, batch.wire)
+            body = insert_body(connection, exchange.path, batch.body, batch.wire)
             insert_events(connection, body, rows)
             if outcome.refusals:
                 insert_refused(

@@ -31,6 +31,7 @@ class Settings:
     )
     failures_as_strings: Literal["never", "identity", "always"] = "identity"  # AK-PROBE
     track_old_events: Literal["silent", "error"] = "silent"  # EHIST vs I-N190
+    engage_gzip: bool = False  # PSET: not supported; JAVA sends it
 
     max_body_bytes: int = 10 * MIB  # IMP, E413: 10MB; the 413 sample and older texts: 2097152
     max_events: int = 2000  # IMP

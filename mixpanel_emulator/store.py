@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 from mixpanel_emulator.bodies import Span, deflate, inflate
 
 MEMORY = ":memory:"
-READERS = 3
+READERS = 8
+READER_WAIT_S = 60.0  # a reader is busy for as long as somebody reads an export
 READ_LIMIT = 1 << 40  # what the store holds has been measured already
 SCHEMA_VERSION = 1
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS body (id INTEGER PRIMARY KEY, received_ms INTEGER, data BLOB);
+CREATE TABLE IF NOT EXISTS body (id INTEGER PRIMARY KEY, received_ms INTEGER, path TEXT, data BLOB);
 CREATE TABLE IF NOT EXISTS event (
   id INTEGER PRIMARY KEY, body INTEGER, start INTEGER, length INTEGER, name TEXT, source TEXT, time_ms INTEGER,
   identity BLOB, content BLOB);
@@ -157,7 +158,7 @@ class Store:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Gives a connection that sees one state of the store for the length of the block."""
-        connection = self._readers.get()
+        connection = self._readers.get(timeout=READER_WAIT_S)
         try:
             connection.execute("BEGIN")
             try:
@@ -191,10 +192,11 @@ class Store:
             self._readers.get().close()
 
 
-def insert_body(connection: sqlite3.Connection, body: bytes, wire: bytes | None = None) -> int:
+def insert_body(connection: sqlite3.Connection, path: str, body: bytes, wire: bytes | None = None) -> int:
     """Stores a body and returns its id; `wire` is the body as it was compressed by its sender, if it was."""
-    row = (int(time.time() * 1000), wire or deflate(body))
-    return int(connection.execute("INSERT INTO body (received_ms, data) VALUES (?, ?)", row).lastrowid or 0)
+    row = (int(time.time() * 1000), path, wire or deflate(body))
+    cursor = connection.execute("INSERT INTO body (received_ms, path, data) VALUES (?, ?, ?)", row)
+    return int(cursor.lastrowid or 0)
 
 
 def insert_events(connection: sqlite3.Connection, body: int, events: Sequence[EventRow]) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mixpanel_emulator.answers import Answer
-from mixpanel_emulator.bodies import BodyTooLarge
+from mixpanel_emulator.bodies import BodyTooLargeError
 
 FORM = "application/x-www-form-urlencoded"
 FORM_EXPANSION = 3  # percent-encoding writes a byte as three
@@ -24,7 +24,7 @@ _queries = ThreadPoolExecutor(WORKERS, thread_name_prefix="query")
 
 
 async def read_wire(request: Request, limit: int) -> bytes:
-    """Returns the body as it came; one that is over the limit even as it came raises `BodyTooLarge`."""
+    """Returns the body as it came; one that is over the limit even as it came raises `BodyTooLargeError`."""
     most = limit * FORM_EXPANSION if is_form(request) else limit + limit // 1000 + 1024
     parts: list[bytes] = []
     size = 0
@@ -37,7 +37,7 @@ async def read_wire(request: Request, limit: int) -> bytes:
         else:
             parts.clear()
     if size > most:
-        raise BodyTooLarge
+        raise BodyTooLargeError
     return b"".join(parts)
 
 

@@ -1,0 +1,1 @@
+"""Events to try a run with, and the program that makes them."""

@@ -3,13 +3,16 @@
 import base64
 import binascii
 import json
-from typing import NamedTuple
+import math
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
+import orjson
 from isal import isal_zlib
 
 GZIP_WINDOW = 31  # 15 bits of window + 16: expect a gzip header and check its trailer
+FLOAT_DIGITS = 309  # a whole number of more digits is beyond any float
 STORED_LEVEL = 1  # ISA-L; the store keeps bodies compressed, so disk and page cache see a tenth of the bytes
 
 
@@ -21,11 +24,7 @@ class BodyMalformedError(Exception):
     """The body is not what its headers say; the message says how."""
 
 
-class Span(NamedTuple):
-    """Where one record lies in a body."""
-
-    start: int
-    length: int
+Span = tuple[int, int]  # where one record lies in a body: its start and its length
 
 
 def inflate(wire: bytes, encoding: str, limit: int) -> bytes:
@@ -57,12 +56,22 @@ def find_records(body: bytes) -> list[Span]:
     """Returns where the records of a JSON array, of a single object or of NDJSON lie; blank lines are none.
 
     >>> find_records(b'[{"a":1}, {}]')
-    [Span(start=1, length=7), Span(start=10, length=2)]
+    [(1, 7), (10, 2)]
     """
     head = body[:64].lstrip()[:1] or body.lstrip()[:1]
     if head == b"[":
         return _array_items(body)
     return _lines(body)
+
+
+def parse_json(raw: bytes) -> Any:
+    """Returns what a JSON text holds; unlike orjson alone it takes numbers that no float can hold, as infinity."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        value = json.loads(raw.decode(), parse_constant=_no_number, parse_int=_whole_number)
+        json.dumps(value, ensure_ascii=False).encode()  # raises where a text is half of a surrogate pair
+        return value
 
 
 def form_data(body: bytes) -> dict[str, str]:
@@ -88,6 +97,14 @@ def decode_data(text: str) -> bytes:
         raise BodyMalformedError("data, not valid base64 or JSON") from error
 
 
+def _whole_number(digits: str) -> float:
+    return int(digits) if len(digits) < FLOAT_DIGITS else math.inf
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _within(body: bytes, limit: int) -> bytes:
     if len(body) > limit:
         raise BodyTooLargeError
@@ -106,12 +123,12 @@ def _inflate_member(wire: bytes, most: int) -> tuple[bytes, bytes]:
 
 
 def _lines(body: bytes) -> list[Span]:
-    spans = []
+    spans: list[Span] = []
     start = 0
     for line in body.split(b"\n"):
         length = len(line)
         if line and not line.isspace():
-            spans.append(Span(start, length))
+            spans.append((start, length))
         start += length + 1
     return spans
 
@@ -126,7 +143,7 @@ def _array_items(body: bytes) -> list[Span]:
     for item in items:
         raw = bytes(item)
         position = body.index(raw, position)
-        spans.append(Span(position, len(raw)))
+        spans.append((position, len(raw)))
         position += len(raw)
     return spans
 
@@ -140,7 +157,7 @@ def _array_items_one_by_one(body: bytes) -> list[Span]:
     try:
         while True:
             _, end = scan(text, position)
-            spans.append(Span(position, end - position))
+            spans.append((position, end - position))
             position = _skip_space(text, end)
             if text[position : position + 1] == "]":
                 return _nothing_after(text, position + 1, spans)

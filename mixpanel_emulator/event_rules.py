@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
+from mixpanel_emulator.bodies import parse_json
 from mixpanel_emulator.settings import Settings
 
 HOUR_MS = 3_600_000
@@ -16,7 +18,7 @@ EARLIEST_MS = 365 * DAY_MS  # IMP: not before 1971-01-01
 FIRST_MILLISECOND_VALUE = 31_536_000_000
 FUTURE_MS = HOUR_MS  # IMP: more than 1 hour ahead of Mixpanel's clock is refused
 INSERT_ID_BYTES = 36  # IMP
-INSERT_ID = re.compile(r"[A-Za-z0-9-]+\Z")  # IMP
+INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}\Z")  # IMP
 # IMP: the complete official list; it holds for distinct_id and $insert_id.
 BANNED_IDS = frozenset(
     [
@@ -56,13 +58,13 @@ class Refusal(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What identifies an accepted event; the record itself stays as it was sent."""
+    """What identifies an accepted event; `properties` may leave out those that decide nothing."""
 
     name: str
     distinct_id: str
     time_ms: int
     insert_id: str
-    properties: dict[str, Any]
+    properties: Mapping[str, Any]
 
 
 class EventRules:
@@ -72,7 +74,7 @@ class EventRules:
         """Prepares the rules that the settings choose."""
         self._settings = settings
         self._original = settings.identity == "original"
-        self._banned = BANNED_IDS | {item.lower() for item in settings.banned_extra}
+        self.banned = BANNED_IDS | {item.lower() for item in settings.banned_extra}
 
     def judge(
         self, raw: bytes, now_ms: int, *, needs_insert_id: bool = True, ip: str = ""
@@ -91,8 +93,8 @@ class EventRules:
                 "", f"event is invalid: exceeds max size of {self._settings.max_event_bytes} bytes"
             )
         try:
-            record = orjson.loads(raw)
-        except orjson.JSONDecodeError:
+            record = parse_json(raw)
+        except (ValueError, RecursionError):
             return _explain_malformed(raw)
         if type(record) is not dict:
             return Refusal("", "event is invalid: must be a JSON object")
@@ -149,11 +151,11 @@ class EventRules:
             return Refusal("$insert_id", "'$insert_id' is invalid: must not be missing")
         if self._is_banned(insert_id):
             return Refusal("$insert_id", "'$insert_id' is invalid: must not be one of the disallowed values")
-        if not INSERT_ID.match(insert_id):
-            return Refusal("$insert_id", BAD_INSERT_ID)
-        if len(insert_id) > INSERT_ID_BYTES:
+        if INSERT_ID.match(insert_id):
+            return None
+        if INSERT_ID.match(insert_id[:INSERT_ID_BYTES]) and len(insert_id) > INSERT_ID_BYTES:
             return Refusal("$insert_id", f"'$insert_id' is invalid: must not be over {INSERT_ID_BYTES} bytes")
-        return None
+        return Refusal("$insert_id", BAD_INSERT_ID)
 
     def _check_distinct_id(self, distinct_id: str | None) -> Refusal | None:
         if distinct_id is None:
@@ -222,9 +224,9 @@ class EventRules:
         return f"$ip:{ip}" if self._settings.missing_distinct_id == "from_ip" else None
 
     def _is_banned(self, value: str) -> bool:
-        if value in self._banned:
+        if value in self.banned:
             return True
-        return self._settings.banned_ignore_case and value.lower() in self._banned
+        return self._settings.banned_ignore_case and value.lower() in self.banned
 
 
 def event_time_ms(value: object) -> int | None:

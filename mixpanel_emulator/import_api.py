@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,10 +18,11 @@ from mixpanel_emulator.bodies import (
     form_data,
     inflate,
 )
-from mixpanel_emulator.event_rules import EventRules
+from mixpanel_emulator.event_rules import Event, EventRules, Refusal
 from mixpanel_emulator.exchange import Exchange, exchange_of
-from mixpanel_emulator.intake import Batch, EventIntake, Outcome
+from mixpanel_emulator.intake import Batch, EventIntake, Judge, Outcome
 from mixpanel_emulator.limiter import RateLimiter
+from mixpanel_emulator.quick_look import make_quick_look
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.wire import is_form, is_on, read_wire, respond, work
 
@@ -36,6 +36,7 @@ class ImportApi:
         self._intake = intake
         self._limiter = limiter
         self._rules = EventRules(settings)
+        self._quick_look = make_quick_look(settings, self._rules.banned)
 
     async def post(self, request: Request) -> Response:
         """Answers POST /import."""
@@ -66,9 +67,16 @@ class ImportApi:
         if wait_s:
             return answers.rate_exceeded(self._settings, wait_s, strict=exchange.strict, now=time.time())
         ip = request.client.host if request.client else ""
-        judge = partial(self._rules.judge, needs_insert_id=exchange.strict, ip=ip)
-        outcome = self._intake.take(batch, exchange, judge)
+        outcome = self._intake.take(batch, exchange, self._judge(exchange.strict, ip))
         return self._outcome(outcome, exchange.strict, verbose or fields.get("verbose") == "1", form)
+
+    def _judge(self, strict: bool, ip: str) -> Judge:
+        quick_look, full_rules = self._quick_look, self._rules.judge
+
+        def judge(raw: bytes, now_ms: int) -> Event | Refusal:
+            return quick_look(raw, now_ms) or full_rules(raw, now_ms, needs_insert_id=strict, ip=ip)
+
+        return judge
 
     def _wire_limit(self, form: bool) -> int:
         return self._settings.max_body_bytes * (3 if form else 1)

@@ -4,7 +4,6 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import orjson
@@ -13,7 +12,7 @@ from mixpanel_emulator.access import knows_token
 from mixpanel_emulator.bodies import Span
 from mixpanel_emulator.event_rules import Refusal
 from mixpanel_emulator.exchange import Exchange
-from mixpanel_emulator.intake import CONTENT_BYTES, Batch, Outcome
+from mixpanel_emulator.intake import Batch, Outcome
 from mixpanel_emulator.profile_ops import apply_operation, find_operation
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import RefusedRow, Store, insert_body, insert_refused, insert_request
@@ -46,14 +45,15 @@ class ProfileIntake:
         with self._store.writing() as connection:
             body = insert_body(connection, exchange.path, batch.body, batch.wire)
             for index, span in enumerate(batch.spans):
-                raw = batch.body[span.start : span.start + span.length]
+                start, length = span
+                raw = batch.body[start : start + length]
                 verdict = self._judge(raw)
                 if isinstance(verdict, Update):
                     verdict = self._apply(connection, verdict)
                 if isinstance(verdict, Refusal):
                     refusals.append((index, verdict))
                 elif knows_token(self._settings, str(verdict.record["$token"])):
-                    _insert_update(connection, body, span, verdict, raw)
+                    _insert_update(connection, body, span, verdict)
                     stored += 1
             insert_refused(connection, body, _refused_rows(batch.spans, refusals))
             exchange.count(records=len(batch.spans), stored=stored, refused=len(refusals))
@@ -110,11 +110,10 @@ class ProfileIntake:
         return update
 
 
-def _insert_update(connection: sqlite3.Connection, body: int, span: Span, update: Update, raw: bytes) -> None:
-    content = blake2b(raw, digest_size=CONTENT_BYTES).digest()
+def _insert_update(connection: sqlite3.Connection, body: int, span: Span, update: Update) -> None:
     connection.execute(
-        "INSERT INTO profile_update (body, start, length, group_key, profile, content) VALUES (?, ?, ?, ?, ?, ?)",
-        (body, *span, update.group_key, update.profile, content),
+        "INSERT INTO profile_update (body, start, length, group_key, profile) VALUES (?, ?, ?, ?, ?)",
+        (body, *span, update.group_key, update.profile),
     )
 
 

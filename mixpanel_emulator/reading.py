@@ -4,9 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import orjson
-
-from mixpanel_emulator.bodies import Span
+from mixpanel_emulator.bodies import parse_json
 from mixpanel_emulator.event_rules import EventRules
 from mixpanel_emulator.expressions import Expression, Subject
 from mixpanel_emulator.identity import resolver
@@ -51,7 +49,7 @@ def events_shown(connection: sqlite3.Connection, settings: Settings, wanted: Fil
     read = record_reader(connection)
     show = _shower(connection, settings)
     for body, start, length, *facts in connection.execute(*_select(wanted)):
-        shown = show(read(body, Span(start, length)), _Facts(*facts))
+        shown = show(read(body, (start, length)), _Facts(*facts))
         if wanted.where is None or wanted.where(shown.subject()):
             yield shown
 
@@ -83,7 +81,7 @@ def _shower(connection: sqlite3.Connection, settings: Settings) -> Callable[[byt
     resolve = resolver(connection)
 
     def show(raw: bytes, facts: _Facts) -> Shown:
-        sent: dict[str, Any] = orjson.loads(raw)["properties"]
+        sent: dict[str, Any] = parse_json(raw)["properties"]
         properties = {_cut(name): _cut(value) for name, value in sent.items() if name not in HIDDEN}
         properties["time"] = facts.time_ms // 1000
         properties["distinct_id"] = resolve(rules.distinct_id(facts.name, sent) or "")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
-from mixpanel_emulator.bodies import Span
+from mixpanel_emulator.bodies import parse_json
 from mixpanel_emulator.store import Store, record_reader
 
 KINDS = ("events", "updates", "profiles", "groups", "refused")
@@ -45,7 +45,7 @@ def _as_received(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[byt
     read = record_reader(connection)
     filters = {"event": wanted.event, "distinct_id": wanted.distinct_id}
     for body, start, length, *_ in connection.execute(_SPANS[wanted.kind], filters):
-        raw = read(body, Span(start, length))
+        raw = read(body, (start, length))
         if wanted.kind != "events" or wanted.distinct_id is None or _is_of(raw, wanted.distinct_id):
             yield _one_line(raw)
 
@@ -53,7 +53,7 @@ def _as_received(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[byt
 def _refused(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
     read = record_reader(connection)
     for body, start, length, field, message in connection.execute(_SPANS["refused"]):
-        raw = read(body, Span(start, length))
+        raw = read(body, (start, length))
         yield orjson.dumps({"field": field, "message": message, "record": raw.decode("utf-8", "replace")})
 
 
@@ -74,7 +74,7 @@ _PICK = {
 
 
 def _is_of(raw: bytes, distinct_id: str) -> bool:
-    value = orjson.loads(raw)["properties"].get("distinct_id")
+    value = parse_json(raw)["properties"].get("distinct_id")
     return value == distinct_id or (not isinstance(value, str) and str(value) == distinct_id)
 
 

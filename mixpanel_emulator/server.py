@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from mixpanel_emulator.gauges import ON_USE, Gauges
 HEADER_BYTES = 64 * 1024  # a head larger than this is no request; httptools itself has no limit
 KEEP_ALIVE_S = 75  # long, so that no client meets a connection that closes just as it is used again
 SHUTDOWN_S = 3
+GC_OBJECTS = 50_000
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -44,6 +46,9 @@ def address_of(opened: socket.socket) -> str:
 
 def serve(app: ASGIApp, opened: socket.socket, gauges: Gauges, on_ready: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT; `on_ready` is called once requests are answered."""
+    # A request makes thousands of short-lived objects and no cycles; looking for those after every 700 costs a tenth.
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS)
     config = uvicorn.Config(
         app,
         http=_protocol(gauges),

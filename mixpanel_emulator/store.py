@@ -26,9 +26,9 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS body (id INTEGER PRIMARY KEY, received_ms INTEGER, path TEXT, data BLOB);
 CREATE TABLE IF NOT EXISTS event (
   id INTEGER PRIMARY KEY, body INTEGER, start INTEGER, length INTEGER, name TEXT, source TEXT, time_ms INTEGER,
-  identity BLOB, content BLOB);
+  identity BLOB, content INTEGER);
 CREATE TABLE IF NOT EXISTS profile_update (
-  id INTEGER PRIMARY KEY, body INTEGER, start INTEGER, length INTEGER, group_key TEXT, profile TEXT, content BLOB);
+  id INTEGER PRIMARY KEY, body INTEGER, start INTEGER, length INTEGER, group_key TEXT, profile TEXT);
 CREATE TABLE IF NOT EXISTS refused (
   id INTEGER PRIMARY KEY, body INTEGER, start INTEGER, length INTEGER, field TEXT, message TEXT);
 CREATE TABLE IF NOT EXISTS profile (
@@ -85,7 +85,7 @@ class EventRow(NamedTuple):
     source: str | None
     time_ms: int
     identity: bytes
-    content: bytes
+    content: int
 
 
 class RefusedRow(NamedTuple):
@@ -226,6 +226,7 @@ def record_reader(connection: sqlite3.Connection) -> Callable[[int, Span], bytes
         if held[0] != body:
             (data,) = connection.execute("SELECT data FROM body WHERE id = ?", (body,)).fetchone()
             held = (body, inflate(data, "gzip", READ_LIMIT))
-        return held[1][span.start : span.start + span.length]
+        start, length = span
+        return held[1][start : start + length]
 
     return read

@@ -17,6 +17,7 @@ from mixpanel_emulator.intake import EventIntake
 from mixpanel_emulator.lexicon_api import LexiconApi
 from mixpanel_emulator.limiter import RateLimiter
 from mixpanel_emulator.lookup_tables import LookupTableApi
+from mixpanel_emulator.overview import Page
 from mixpanel_emulator.profile_intake import ProfileIntake
 from mixpanel_emulator.profile_query_api import ProfileQueryApi
 from mixpanel_emulator.query_api import QueryApi
@@ -48,7 +49,10 @@ class Emulator:
         people = ProfileQueryApi(settings, store, queries.quota)
         lexicon = LexiconApi(settings, store)
         control = ControlApi(store, faults, self.gauges, self._forget)
+        page = Page(store, faults, self.gauges)
         routes = [
+            Route("/", page.show),
+            Route("/_emulator/overview", page.data),
             Route("/import", imports.post, methods=["POST"]),
             Route("/track", sdk.track, methods=["GET", "POST"]),
             Route("/engage", sdk.engage, methods=["GET", "POST"]),

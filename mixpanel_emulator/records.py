@@ -12,14 +12,16 @@ from mixpanel_emulator.store import Store, record_reader
 
 KINDS = ("events", "updates", "profiles", "groups", "refused")
 _SPANS = {
-    "events": "SELECT body, start, length, name FROM event WHERE (:event IS NULL OR name = :event) ORDER BY id",
+    "events": "SELECT body, start, length, name FROM event WHERE (:event IS NULL OR name = :event)"
+    " ORDER BY id LIMIT :limit OFFSET :offset",
     "updates": "SELECT body, start, length, profile FROM profile_update WHERE :event IS NULL"
-    " AND (:distinct_id IS NULL OR profile = :distinct_id) ORDER BY id",
-    "refused": "SELECT body, start, length, field, message FROM refused ORDER BY id",
+    " AND (:distinct_id IS NULL OR profile = :distinct_id)"
+    " ORDER BY id LIMIT :limit OFFSET :offset",
+    "refused": "SELECT body, start, length, field, message FROM refused ORDER BY id LIMIT :limit OFFSET :offset",
 }
 _PROFILES = (
     "SELECT group_key, id, properties FROM profile WHERE (group_key <> '') = :groups"
-    " AND (:distinct_id IS NULL OR id = :distinct_id) ORDER BY group_key, id"
+    " AND (:distinct_id IS NULL OR id = :distinct_id) ORDER BY group_key, id LIMIT :limit OFFSET :offset"
 )
 
 
@@ -36,15 +38,18 @@ class Wanted(NamedTuple):
 def read_records(store: Store, wanted: Wanted) -> Iterator[bytes]:
     """Yields the wanted records of one moment, in the order in which they were stored."""
     with store.reading() as connection:
-        found = _PICK[wanted.kind](connection, wanted)
-        end = None if wanted.limit < 0 else wanted.offset + wanted.limit
-        yield from itertools.islice(found, wanted.offset, end)
+        if wanted.kind == "events" and wanted.distinct_id is not None:
+            # Whose an event is stands in its bytes only, so it is counted here what SQL cannot count.
+            found = _as_received(connection, wanted._replace(limit=-1, offset=0))
+            end = None if wanted.limit < 0 else wanted.offset + wanted.limit
+            yield from itertools.islice(found, wanted.offset, end)
+        else:
+            yield from _PICK[wanted.kind](connection, wanted)
 
 
 def _as_received(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
     read = record_reader(connection)
-    filters = {"event": wanted.event, "distinct_id": wanted.distinct_id}
-    for body, start, length, *_ in connection.execute(_SPANS[wanted.kind], filters):
+    for body, start, length, *_ in connection.execute(_SPANS[wanted.kind], wanted._asdict()):
         raw = read(body, (start, length))
         if wanted.kind != "events" or wanted.distinct_id is None or _is_of(raw, wanted.distinct_id):
             yield _one_line(raw)
@@ -52,14 +57,14 @@ def _as_received(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[byt
 
 def _refused(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
     read = record_reader(connection)
-    for body, start, length, field, message in connection.execute(_SPANS["refused"]):
+    for body, start, length, field, message in connection.execute(_SPANS["refused"], wanted._asdict()):
         raw = read(body, (start, length))
         yield orjson.dumps({"field": field, "message": message, "record": raw.decode("utf-8", "replace")})
 
 
 def _profiles(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
-    filters = {"groups": wanted.kind == "groups", "distinct_id": wanted.distinct_id}
-    for group_key, profile, properties in connection.execute(_PROFILES, filters):
+    values = {**wanted._asdict(), "groups": wanted.kind == "groups"}
+    for group_key, profile, properties in connection.execute(_PROFILES, values):
         identity = {"$group_key": group_key, "$group_id": profile} if group_key else {"$distinct_id": profile}
         yield orjson.dumps({**identity, "$properties": orjson.loads(properties)})
 

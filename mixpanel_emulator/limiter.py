@@ -34,7 +34,7 @@ class RateLimiter:
         """Takes a request's share and returns 0.0, or returns in how many seconds it may fit."""
         with self._lock:
             slot = int(self._clock() / self._window_s * SLOTS)
-            self._forget(slot - SLOTS)
+            self._forget(slot - SLOTS - 1)  # a slot counts until its last moment is a window ago
             if not self._fits(self._used, events, size):
                 return self._wait(slot, events, size)
             self._slots.append((slot, events, size))

@@ -1,0 +1,192 @@
+"""The one HTTP client for Mixpanel: pooled connections, explicit limits, nothing taken from the environment.
+
+urllib3 is used directly, with its own retries and redirects off: a redirected POST must not become a GET, and neither
+`.netrc` nor proxy variables may change where records and credentials go.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import ssl
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlencode, urlsplit
+
+import urllib3
+from urllib3 import exceptions as transport
+
+from mixpanel_http.answers import Answer, AnswerClass, read_answer
+from mixpanel_http.secret_refs import SecretRef
+
+Region = Literal["us", "eu", "in"]
+# https://docs.mixpanel.com/reference/overview
+HOSTS: Final[dict[Region, str]] = {
+    "us": "https://api.mixpanel.com",
+    "eu": "https://api-eu.mixpanel.com",
+    "in": "https://api-in.mixpanel.com",
+}
+CONNECT_TIMEOUT_S: Final = 10.0
+READ_TIMEOUT_S: Final = 90.0
+MAX_ANSWER_BYTES: Final = 4_000_000  # 2,000 refused records with long messages are far below
+
+_NOT_SENT: Final = (
+    transport.NewConnectionError,
+    transport.ConnectTimeoutError,
+    transport.NameResolutionError,
+    transport.EmptyPoolError,
+)
+
+
+class EndpointRefused(ValueError):
+    """A destination that records must not be sent to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where events go and as whom. Holds references to secrets, no secret.
+
+    Attributes:
+        base_url: scheme and host, without a path.
+        project_token: the token's reference, or None with a service account.
+        username: the service account's user name, by reference.
+        secret: the service account's secret, by reference.
+        project_id: the project, needed with a service account.
+    """
+
+    base_url: str
+    project_token: SecretRef | None = None
+    username: SecretRef | None = None
+    secret: SecretRef | None = None
+    project_id: str | None = None
+
+    def authorization(self) -> str:
+        """Returns the value of the Authorization header (https://docs.mixpanel.com/reference/project-token).
+
+        Raises:
+            SecretUnavailable: if a reference leads nowhere.
+        """
+        if self.project_token is not None:
+            pair = f"{self.project_token.resolve()}:"
+        elif self.username is not None and self.secret is not None:
+            pair = f"{self.username.resolve()}:{self.secret.resolve()}"
+        else:
+            raise ValueError("a destination needs a project token or a service account")
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+def check_endpoint(url: str, allow_any: bool) -> str:
+    """Returns an endpoint's base URL if records may go there.
+
+    Mixpanel's own hosts over https, and this machine's loopback addresses; any other host only if allowed by name.
+
+    Raises:
+        EndpointRefused: with what is wrong.
+    """
+    if any(ord(c) <= 32 or ord(c) == 127 for c in url):
+        raise EndpointRefused("an endpoint must have no white space or control characters")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise EndpointRefused(f"no usable URL: {error}") from None
+    if parts.username is not None or parts.password is not None:
+        raise EndpointRefused("an endpoint must hold no user name or password; give credentials by reference")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EndpointRefused("an endpoint looks like https://HOST[:PORT]")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise EndpointRefused("an endpoint is a host without a path or query")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    base = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+    if base in HOSTS.values() or _is_loopback(parts.hostname):
+        return base
+    if not allow_any:
+        raise EndpointRefused(
+            f"{parts.hostname} is neither Mixpanel's nor this machine; set destination.allow_any_endpoint: true to mean it"
+        )
+    if parts.scheme != "https":
+        raise EndpointRefused("records and credentials leave this machine over https only")
+    return base
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class ImportClient:
+    """Sends requests to `/import` over a pool of kept-alive connections. Safe to share between threads."""
+
+    def __init__(
+        self, destination: Destination, connections: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Resolves the credentials and prepares the pool; connects to nothing yet."""
+        query = {"strict": "1"}
+        if destination.project_id:
+            query["project_id"] = destination.project_id
+        self._target = "/import?" + urlencode(query)
+        self._clock = clock
+        self._headers = {
+            "Authorization": destination.authorization(),
+            "Content-Type": "application/x-ndjson",
+            "Content-Encoding": "gzip",
+            "Accept": "application/json",
+            "User-Agent": "mixpanel-backfill",
+        }
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+        pool = {"maxsize": connections, "block": True, "retries": False, "timeout": timeout}
+        if destination.base_url.startswith("https:"):
+            pool["ssl_context"] = ssl.create_default_context()
+        self._pool = urllib3.connection_from_url(destination.base_url, **pool)  # type: ignore[arg-type]
+
+    def send(self, body: bytes, count: int) -> Answer:
+        """Returns the answer to one request; a failed one is an answer too.
+
+        Args:
+            body: gzipped NDJSON.
+            count: events in it.
+        """
+        try:
+            response = self._pool.urlopen(
+                "POST", self._target, body=body, headers=self._headers, redirect=False, preload_content=False
+            )
+            try:
+                content = response.read(MAX_ANSWER_BYTES, decode_content=True)
+                if len(content) >= MAX_ANSWER_BYTES:
+                    response.close()
+            finally:
+                response.release_conn()
+        except (transport.HTTPError, OSError, zlib.error) as error:
+            return _failed(error)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return read_answer(response.status, headers, content, count, self._clock())
+
+    def close(self) -> None:
+        """Closes the pooled connections."""
+        self._pool.close()
+
+
+def _failed(error: Exception) -> Answer:
+    """Returns what a transport error means. Its text stays out: it can hold the URL."""
+    label = type(error).__name__
+    if _is_certificate_error(error):
+        return Answer(AnswerClass.FATAL, 0, label, "the server's TLS certificate does not hold", sent=False)
+    if isinstance(error, _NOT_SENT):
+        return Answer(AnswerClass.TRANSIENT, 0, label, "no connection to the endpoint", sent=False)
+    return Answer(AnswerClass.AMBIGUOUS, 0, label, "the connection broke before a whole answer came")
+
+
+def _is_certificate_error(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, (ssl.SSLCertVerificationError, ssl.CertificateError)):
+            return True
+        reason = getattr(error, "reason", None)
+        error = reason if isinstance(reason, BaseException) else error.__cause__
+    return False

@@ -1,0 +1,409 @@
+"""The rules of `POST /import?strict=1` for one event, checked on everything that is in it (the full path).
+
+Each rule accepts, fixes or refuses. Fixes change only what they name and keep every other value token for token:
+a missing or unusable `$insert_id` is stamped, a numeric id becomes a string, a missing `ip` becomes 0. The fast
+path over whole blocks is `event_blocks`; this module is its judge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NoReturn
+
+import msgspec
+
+from mixpanel_http import limits
+from mixpanel_http.insert_ids import FieldsMissing, InsertIdPolicy, _number, located
+from mixpanel_http.verdicts import Reason, RecordRefused
+
+IdentityModel = Literal["simplified", "original"]
+Place = tuple[str, int]
+"""A record's file (URI without the suffix of a compression) and its offset there, in decompressed bytes."""
+
+_FULL_INSERT_ID: Final = re.compile(rf"[0-9A-Za-z-]{{1,{limits.MAX_INSERT_ID_BYTES}}}").fullmatch
+_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_any: Final = msgspec.json.Decoder(float_hook=_number).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+STAMPED_ID: Final = "stamped_insert_ids"
+REPLACED_ID: Final = "replaced_insert_ids"
+STRINGIFIED_ID: Final = "stringified_ids"
+DEFAULTED_IP: Final = "defaulted_ip"
+
+
+@dataclass(frozen=True, slots=True)
+class EventRules:
+    """What a run asks of its events.
+
+    Attributes:
+        insert_id: how a missing or unusable `$insert_id` is made.
+        identity: the project's identity model; it decides on events without distinct_id and on identity verbs.
+        default_ip: stamp `"ip": 0` where a record has no `ip`, so that it is not located at the sender's address.
+    """
+
+    insert_id: InsertIdPolicy = InsertIdPolicy()
+    identity: IdentityModel = "simplified"
+    default_ip: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An event as it is sent.
+
+    Attributes:
+        line: its JSON; the source's own bytes where nothing had to change.
+        stamped_id: the `$insert_id` that was made for it, or None.
+        alterations: names of the fixes made.
+    """
+
+    line: bytes
+    stamped_id: str | None = None
+    alterations: tuple[str, ...] = ()
+
+
+def is_valid_insert_id(value: str) -> bool:
+    """Returns whether Mixpanel takes a string as `$insert_id`.
+
+    >>> is_valid_insert_id("13c0b661-f48b-51cd-ba54-97c5999169c0"), is_valid_insert_id("order_1234")
+    (True, False)
+    """
+    return _FULL_INSERT_ID(value) is not None and value.lower() not in limits.DISALLOWED_IDS
+
+
+def is_time_in_range(time: float, now_s: float) -> bool:
+    """Returns whether a time in seconds or milliseconds lies between 1971 and an hour from now.
+
+    >>> is_time_in_range(1618716477, 1.7e9), is_time_in_range(1618716477000, 1.7e9), is_time_in_range(86400, 1.7e9)
+    (True, True, False)
+    """
+    return limits.MIN_TIME_S <= time <= now_s + limits.MAX_FUTURE_S or (
+        limits.MIN_TIME_MS <= time <= (now_s + limits.MAX_FUTURE_S) * 1000
+    )
+
+
+def check_event(line: bytes, rules: EventRules, now_s: float, place: Place = ("", 0)) -> Accepted:
+    """Returns an event as it is to be sent.
+
+    Args:
+        line: one record's bytes.
+        rules: what the run asks.
+        now_s: the clock, in seconds since the epoch.
+        place: where the record stands; enters the id only where identical rows are kept apart.
+
+    Raises:
+        RecordRefused: if Mixpanel would refuse the record, with the reason.
+    """
+    if len(line) >= limits.MAX_RECORD_BYTES:
+        refuse_size(len(line))
+    record = _decode_object(line)
+    properties = _properties(record, line)
+    event = _check_event_name(record)
+    _check_time(properties, now_s)
+    edits: dict[str, msgspec.Raw] = {}
+    alterations: list[str] = []
+    _check_identity(event, properties, rules.identity, edits)
+    _check_values(properties)
+    _check_given_insert_id(properties, edits)
+    if edits:
+        alterations.append(STRINGIFIED_ID)
+    stamped = None
+    if not _has_valid_insert_id(properties, edits):
+        alterations.append(REPLACED_ID if "$insert_id" in properties else STAMPED_ID)
+        stamped = make_id(line, rules.insert_id, place)
+        edits["$insert_id"] = msgspec.Raw(b'"' + stamped.encode() + b'"')
+    _check_property_count(properties, edits)
+    if rules.default_ip and "ip" not in properties and len(properties | edits) < limits.PROPERTIES_LIMIT - 1:
+        alterations.append(DEFAULTED_IP)
+        edits["ip"] = msgspec.Raw(b"0")
+    if not edits:
+        return Accepted(line.strip(b" \t\r\n"))
+    changed = _encode({**record, "properties": msgspec.Raw(_encode(edits | _others(properties, edits)))})
+    if len(changed) >= limits.MAX_RECORD_BYTES:
+        refuse_size(len(changed))
+    return Accepted(changed, stamped, tuple(alterations))
+
+
+def make_id(line: bytes, policy: InsertIdPolicy, place: Place) -> str:
+    """Returns the `$insert_id` that a policy stamps on a valid record.
+
+    Raises:
+        RecordRefused: if the policy's fields are not in the record.
+    """
+    try:
+        made = policy.recipe()(line)
+    except FieldsMissing as error:
+        raise RecordRefused(Reason.INSERT_ID_FIELDS_MISSING, "$insert_id", str(error)) from None
+    return located(made, *place) if policy.keeps_rows else made
+
+
+def refuse_size(size: int) -> NoReturn:
+    """Raises the refusal of a record of `size` bytes."""
+    raise RecordRefused(
+        Reason.TOO_LARGE,
+        None,
+        f"a record must be below {limits.MAX_RECORD_BYTES:,} bytes of JSON, this one has {size:,}",
+    )
+
+
+def _others(properties: dict[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    return {key: value for key, value in properties.items() if key not in edits}
+
+
+def _decode_object(line: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        refuse_utf8(line, error.start)
+    try:
+        _any(line)  # Raw values are checked for syntax only; this also finds lone surrogates and depth
+        return _raw_object(line)
+    except msgspec.ValidationError:
+        raise RecordRefused(Reason.NOT_OBJECT, None, "a record must be a JSON object") from None
+    except RecursionError:
+        raise RecordRefused(Reason.TOO_DEEP, None, "nested too deeply to be read") from None
+    except msgspec.DecodeError as error:
+        _refuse_syntax(line, str(error))
+
+
+def refuse_utf8(line: bytes, position: int) -> NoReturn:
+    """Raises the refusal of bytes that are no UTF-8, naming the property where it can be found."""
+    field = None
+    try:
+        record = json.loads(line.decode("utf-8", "surrogateescape"))
+        field = next((f"properties.{k}" for k, v in record["properties"].items() if _is_broken(v)), None)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        field = None
+    name = field or "record"
+    raise RecordRefused(
+        Reason.INVALID_UTF8, field, f"{name} is invalid: string should be valid utf8 (byte {position})"
+    )
+
+
+def _is_broken(value: object) -> bool:
+    return isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value)
+
+
+class _NonFinite(ValueError):
+    pass
+
+
+def _refuse_constant(token: str) -> NoReturn:
+    raise _NonFinite(token)
+
+
+def _refuse_syntax(line: bytes, said: str) -> NoReturn:
+    """Raises the refusal that tells why a line is not JSON, with the position where it stops being JSON."""
+    try:
+        json.loads(
+            line.decode("utf-8-sig" if said.endswith("(byte 0)") else "utf-8"),
+            parse_constant=_refuse_constant,
+        )
+    except _NonFinite as error:
+        reason, message = (
+            Reason.NON_FINITE_NUMBER,
+            f"{error} is not JSON; send null or leave the property out",
+        )
+    except RecursionError:
+        reason, message = Reason.TOO_DEEP, "nested too deeply to be read"
+    except ValueError as error:
+        position = error.pos if isinstance(error, json.JSONDecodeError) else 0
+        detail = error.msg if isinstance(error, json.JSONDecodeError) else said
+        reason, message = Reason.INVALID_JSON, f"not JSON from character {position} on: {detail}"
+    else:
+        reason, message = _explain_leniency(line, said)
+    raise RecordRefused(reason, None, message)
+
+
+def _explain_leniency(line: bytes, said: str) -> tuple[Reason, str]:
+    """Returns what is wrong with a line that Python's own, lenient parser reads and JSON's grammar does not."""
+    if b"\\u" in line:
+        return Reason.LONE_SURROGATE, "a \\u escape stands for half a character (lone surrogate)"
+    return Reason.INVALID_JSON, f"not JSON: {said}"
+
+
+def _properties(record: Mapping[str, msgspec.Raw], line: bytes) -> dict[str, msgspec.Raw]:
+    raw = record.get("properties")
+    if raw is None:
+        raise RecordRefused(
+            Reason.MISSING_PROPERTIES, "properties", "'properties' is invalid: must not be missing"
+        )
+    try:
+        return _raw_object(raw)
+    except msgspec.ValidationError:
+        raise RecordRefused(
+            Reason.MISSING_PROPERTIES, "properties", "'properties' is invalid: must be an object"
+        ) from None
+
+
+def _check_event_name(record: Mapping[str, msgspec.Raw]) -> str:
+    event = _any(record["event"]) if "event" in record else None
+    if event is None or (isinstance(event, str) and not event.strip()):
+        raise RecordRefused(Reason.MISSING_EVENT, "event", "'event' must not be missing or blank")
+    if not isinstance(event, str):
+        raise RecordRefused(Reason.MISSING_EVENT, "event", f"'event' must be a string, not {_kind(event)}")
+    return event
+
+
+def _check_time(properties: Mapping[str, msgspec.Raw], now_s: float) -> None:
+    time = _any(properties["time"]) if "time" in properties else None
+    if time is None:
+        raise RecordRefused(
+            Reason.MISSING_TIME, "properties.time", "'properties.time' is invalid: must not be missing"
+        )
+    if isinstance(time, bool) or not isinstance(time, (int, float)):
+        raise RecordRefused(
+            Reason.BAD_TIME,
+            "properties.time",
+            f"'properties.time' is invalid: must be specified as seconds since epoch, not as {_kind(time)}",
+        )
+    if is_time_in_range(time, now_s):
+        return
+    if time < limits.MIN_TIME_S:
+        raise RecordRefused(
+            Reason.BAD_TIME, "properties.time", "'properties.time' is invalid: must not be before 1971-01-01"
+        )
+    raise RecordRefused(
+        Reason.FUTURE_TIME,
+        "properties.time",
+        "'properties.time' is invalid: must not be more than an hour ahead, in seconds or milliseconds since epoch",
+    )
+
+
+def _check_identity(
+    event: str, properties: Mapping[str, msgspec.Raw], model: IdentityModel, edits: dict[str, msgspec.Raw]
+) -> None:
+    if event in limits.IDENTITY_EVENTS:
+        if model == "simplified":
+            raise RecordRefused(
+                Reason.IDENTITY_EVENT,
+                "event",
+                "identity events are not allowed when project is using simplified identity management",
+            )
+        if event == "$merge":
+            _check_merge(properties)
+    distinct_id = _any(properties["distinct_id"]) if "distinct_id" in properties else None
+    if distinct_id is None:
+        _check_missing_distinct_id(event, properties, model)
+        return
+    text = _as_text(distinct_id, bytes(properties["distinct_id"]))
+    if text.lower() in limits.DISALLOWED_IDS:
+        raise RecordRefused(
+            Reason.DISALLOWED_ID,
+            "properties.distinct_id",
+            "'properties.distinct_id' is invalid: is a disallowed value",
+        )
+    if isinstance(distinct_id, str):
+        return
+    if isinstance(distinct_id, (dict, list)):
+        raise RecordRefused(
+            Reason.BAD_DISTINCT_ID,
+            "properties.distinct_id",
+            f"'properties.distinct_id' is invalid: must be a string, not {_kind(distinct_id)}",
+        )
+    edits["distinct_id"] = msgspec.Raw(_encode(text))
+
+
+def _check_merge(properties: Mapping[str, msgspec.Raw]) -> None:
+    ids = _any(properties["$distinct_ids"]) if "$distinct_ids" in properties else None
+    if not isinstance(ids, list) or len(ids) != 2 or not all(isinstance(i, str) for i in ids):
+        raise RecordRefused(
+            Reason.BAD_IDENTITY_EVENT,
+            "properties.$distinct_ids",
+            "'properties.$distinct_ids' is invalid: must be exactly two strings",
+        )
+
+
+def _check_missing_distinct_id(
+    event: str, properties: Mapping[str, msgspec.Raw], model: IdentityModel
+) -> None:
+    if model == "original" and event in ("$merge", "$identify"):
+        return
+    if model == "simplified" and any(_is_text(properties.get(key)) for key in ("$user_id", "$device_id")):
+        return
+    raise RecordRefused(
+        Reason.MISSING_DISTINCT_ID,
+        "properties.distinct_id",
+        "'properties.distinct_id' is invalid: must not be missing",
+    )
+
+
+def _is_text(raw: msgspec.Raw | None) -> bool:
+    return raw is not None and bool(_any(raw)) and isinstance(_any(raw), str)
+
+
+def _as_text(value: Any, token: bytes) -> str:
+    return value if isinstance(value, str) else token.decode()
+
+
+def _check_given_insert_id(properties: Mapping[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -> None:
+    """Adds the edit that turns a whole number given as `$insert_id` into a string."""
+    raw = properties.get("$insert_id")
+    value = None if raw is None else _any(raw)
+    if isinstance(value, int) and not isinstance(value, bool) and is_valid_insert_id(str(value)):
+        edits["$insert_id"] = msgspec.Raw(_encode(str(value)))
+
+
+def _has_valid_insert_id(properties: Mapping[str, msgspec.Raw], edits: Mapping[str, msgspec.Raw]) -> bool:
+    if "$insert_id" in edits:
+        return True
+    value = _any(properties["$insert_id"]) if "$insert_id" in properties else None
+    return isinstance(value, str) and is_valid_insert_id(value)
+
+
+def _check_property_count(properties: dict[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -> None:
+    count = len(properties | edits)
+    if count >= limits.PROPERTIES_LIMIT:
+        raise RecordRefused(
+            Reason.TOO_MANY_KEYS,
+            "properties",
+            f"'properties' is invalid: must have fewer than {limits.PROPERTIES_LIMIT} properties, has {count}",
+        )
+
+
+def _check_values(properties: Mapping[str, msgspec.Raw]) -> None:
+    for key, raw in properties.items():
+        value = _any(raw)
+        if isinstance(value, (dict, list)):
+            _check_container(f"properties.{key}", value)
+
+
+def _check_container(field: str, value: dict[str, Any] | list[Any]) -> None:
+    level: list[Any] = [value]
+    for _ in range(limits.MAX_NESTING):
+        for container in level:
+            _check_length(field, container)
+        children = [c.values() if isinstance(c, dict) else c for c in level]
+        level = [x for inner in children for x in inner if isinstance(x, (dict, list))]
+    if level:
+        raise RecordRefused(
+            Reason.TOO_DEEP,
+            field,
+            f"'{field}' is invalid: must not nest deeper than {limits.MAX_NESTING} levels",
+        )
+
+
+def _check_length(field: str, container: dict[str, Any] | list[Any]) -> None:
+    if len(container) < limits.PROPERTIES_LIMIT:
+        return
+    reason = Reason.TOO_MANY_KEYS if isinstance(container, dict) else Reason.ARRAY_TOO_LONG
+    what = "keys" if isinstance(container, dict) else "elements"
+    raise RecordRefused(
+        reason,
+        field,
+        f"'{field}' is invalid: must have fewer than {limits.PROPERTIES_LIMIT} {what}, has {len(container)}",
+    )
+
+
+def _kind(value: object) -> str:
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "an array",
+        dict: "an object",
+    }
+    return names.get(type(value), "null")

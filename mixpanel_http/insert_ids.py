@@ -1,0 +1,176 @@
+"""`$insert_id`: recipes that stamp one from the data alone, and the estimate of how many rows are identical.
+
+The recipe is versioned (`RECIPE`) and documented in docs/insert-ids.md. Changing what it yields for any record is
+a breaking change: a run that is repeated would import its records a second time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import msgspec
+import xxhash
+
+RECIPE: Final = "v1"
+InsertIdMode = Literal["content", "line", "fields"]
+SAMPLE_SIZE: Final = 65_536
+_MISSING: Final = {"$missing": True}
+
+
+class FieldsMissing(ValueError):
+    """None of the fields that an id is made from is in the record, so that all such records would share one id."""
+
+
+def _number(token: str) -> float | str:
+    """Returns a number as such, or as its text where it lies beyond what a double holds."""
+    value = float(token)
+    return value if math.isfinite(value) else f"number:{token}"
+
+
+_decode: Final = msgspec.json.Decoder().decode
+_decode_any_number: Final = msgspec.json.Decoder(float_hook=_number).decode
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+_digest: Final = xxhash.xxh3_128_hexdigest
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return _decode(line)
+    except msgspec.ValidationError:
+        return _decode_any_number(line)
+
+
+def canonical(line: bytes) -> bytes:
+    """Returns a record's canonical JSON: keys sorted, no white space, strings and floats in one spelling.
+
+    Integers keep all their digits. Of a key that stands twice, the last value counts.
+
+    >>> canonical(b'{"b": 1.50, "a": "\\\\u0041"}')
+    b'{"a":"A","b":1.5}'
+    """
+    return _encode(_parse(line))
+
+
+def content_id(line: bytes) -> str:
+    """Returns the id of a record's content; key order and white space do not matter.
+
+    >>> content_id(b'{"a":1,"b":2}') == content_id(b'{ "b": 2, "a": 1 }')
+    True
+    """
+    return _digest(canonical(line))
+
+
+def line_id(line: bytes) -> str:
+    """Returns the id of a record's bytes, without the white space around them.
+
+    >>> line_id(b'{"a":1}\\r') == line_id(b'{"a":1}')
+    True
+    """
+    return _digest(line.strip(b" \t\r\n"))
+
+
+def fields_id(line: bytes, fields: Sequence[str]) -> str:
+    """Returns the id of the named properties (`event` names the event's own name), in the order given.
+
+    Raises:
+        FieldsMissing: if the record has none of them.
+    """
+    record = _parse(line)
+    properties: Mapping[str, Any] = record["properties"]
+    values = [record["event"] if name == "event" else properties.get(name, _MISSING) for name in fields]
+    if all(value is _MISSING for value in values):
+        raise FieldsMissing(f"none of the fields {', '.join(fields)} is in the record")
+    return _digest(_encode(values))
+
+
+def located(insert_id: str, file: str, offset: int) -> str:
+    """Returns an id that also depends on where the record stands, so that identical rows stay apart.
+
+    `file` is the URI without the suffix of a compression, `offset` counts decompressed bytes: compressing a
+    file does not change its ids, moving it does.
+    """
+    return _digest(f"{insert_id}\0{file}\0{offset}".encode())
+
+
+@dataclass(frozen=True, slots=True)
+class InsertIdPolicy:
+    """How records without a valid `$insert_id` get one.
+
+    Attributes:
+        mode: `content`, `line` or `fields`.
+        fields: property names, for `fields`.
+        identical_rows: `merge` gives identical rows one id, `keep` gives each row its own.
+    """
+
+    mode: InsertIdMode = "content"
+    fields: tuple[str, ...] = ()
+    identical_rows: Literal["merge", "keep"] = "merge"
+
+    def __post_init__(self) -> None:
+        if (self.mode == "fields") != bool(self.fields):
+            raise ValueError("insert_id.fields goes with mode: fields, and only with it")
+
+    @property
+    def keeps_rows(self) -> bool:
+        """True where the row's place enters its id."""
+        return self.identical_rows == "keep"
+
+    def recipe(self) -> Callable[[bytes], str]:
+        """Returns the function from a record's bytes to its id, before its place is added."""
+        if self.mode == "content":
+            return content_id
+        if self.mode == "line":
+            return line_id
+        return lambda line: fields_id(line, self.fields)
+
+
+@dataclass(slots=True)
+class IdSample:
+    """A sample of stamped ids that tells how many rows were identical to another.
+
+    Keeps every id whose first `level` bits are zero and raises the level when it grows over `size`. Two rows with
+    one id are both in it or both not, so that the count within the sample, times 2**level, estimates the count
+    of all; below `size` distinct ids it is exact. Samples of parts add up to the sample of the whole.
+    """
+
+    size: int = SAMPLE_SIZE
+    level: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, ids: Iterable[str]) -> None:
+        """Takes ids of 32 hex digits."""
+        bound = self._bound()
+        self.counts.update(ids if self.level == 0 else [i for i in ids if i < bound])
+        self._shrink()
+
+    def merge(self, level: int, counts: Mapping[str, int]) -> None:
+        """Takes another sample's level and counts."""
+        self.level = max(self.level, level)
+        self.counts.update(counts)
+        self._drop_above_bound()
+        self._shrink()
+
+    def identical_rows(self) -> int:
+        """Returns the estimated number of rows whose id another row had before them."""
+        return (self.counts.total() - len(self.counts)) << self.level
+
+    @property
+    def exact(self) -> bool:
+        """True while every id is in the sample."""
+        return self.level == 0
+
+    def _bound(self) -> str:
+        return f"{1 << (128 - self.level):032x}" if self.level else "g"
+
+    def _shrink(self) -> None:
+        while len(self.counts) > self.size:
+            self.level += 1
+            self._drop_above_bound()
+
+    def _drop_above_bound(self) -> None:
+        bound = self._bound()
+        self.counts = Counter({i: n for i, n in self.counts.items() if i < bound})

@@ -1,0 +1,65 @@
+"""Why a record is refused before it is sent: the reasons by name, and the value that carries one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Reason(str, Enum):
+    """The rule of `/import` that a record breaks; the value is what dead letters and reports show."""
+
+    INVALID_JSON = "invalid_json"
+    INVALID_UTF8 = "invalid_utf8"
+    NOT_OBJECT = "not_object"
+    NON_FINITE_NUMBER = "non_finite_number"
+    LONE_SURROGATE = "lone_surrogate"
+    TOO_LARGE = "too_large"
+    TOO_DEEP = "too_deep"
+    TOO_MANY_KEYS = "too_many_keys"
+    ARRAY_TOO_LONG = "array_too_long"
+    MISSING_EVENT = "missing_event"
+    MISSING_PROPERTIES = "missing_properties"
+    MISSING_TIME = "missing_time"
+    BAD_TIME = "bad_time"
+    FUTURE_TIME = "future_time"
+    MISSING_DISTINCT_ID = "missing_distinct_id"
+    BAD_DISTINCT_ID = "bad_distinct_id"
+    DISALLOWED_ID = "disallowed_id"
+    INSERT_ID_FIELDS_MISSING = "insert_id_fields_missing"
+    IDENTITY_EVENT = "identity_event"
+    BAD_IDENTITY_EVENT = "bad_identity_event"
+    TRUNCATED_TAIL = "truncated_tail"
+
+
+class RecordRefused(ValueError):
+    """A record that Mixpanel would refuse or lose, with the rule that says so."""
+
+    def __init__(self, reason: Reason, field: str | None, message: str) -> None:
+        super().__init__(f"{reason.value}: {message}")
+        self.reason = reason
+        self.field = field
+        self.message = message
+
+    def rejection(self, index: int) -> Rejection:
+        """Returns the refusal as a value, for the record at `index` of its block."""
+        return Rejection(index, self.reason.value, self.field, self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One refused record of a block.
+
+    Attributes:
+        index: which line of the block, from 0.
+        reason: a `Reason` value, or `refused_by_service` and the like for what the service refuses.
+        field: the property it is about, as Mixpanel names it, or None.
+        message: what was expected and what came; never the record's own values beyond a field's type.
+        http_status: the answer's status, or None for what was refused before sending.
+    """
+
+    index: int
+    reason: str
+    field: str | None
+    message: str
+    http_status: int | None = None

@@ -1,0 +1,1 @@
+"""Jobs: configuration, plan, building and running the pipeline, ledger, report."""

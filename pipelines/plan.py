@@ -1,0 +1,217 @@
+"""Plans a run: lists the files, pins each one, cuts them into segments in the order they are sent."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from transforms.compression import SUFFIXES, compression_of
+from transforms.elements import FilePart, Segment
+from transforms.storage import FileSystem, Storage, path_of, scheme_of, uri_of, version_of
+
+SEGMENT_BYTES: Final = 32 << 20  # of a plain file: small enough to repeat cheaply, large enough to number few
+PACK_BYTES: Final = 4 << 20  # small files are read together up to this size, so that requests are full
+PACK_FILES: Final = 256
+_MAGIC: Final = re.compile(r"[*?\[]")
+_DATE: Final = r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+
+
+class NothingMatched(LookupError):
+    """No input file matches; the message says what was looked for."""
+
+
+class SourceUnreadable(RuntimeError):
+    """The source cannot be listed; the message says where and why."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SourceFile:
+    """One input file as it was when the run was planned.
+
+    Attributes:
+        date: its partition's date, or None where the pattern names none.
+        uri: the file.
+        size: bytes, as stored.
+        version: its etag, generation or modification time.
+    """
+
+    date: dt.date | None
+    uri: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePattern:
+    """What to read: patterns, the dates among them, and the order."""
+
+    uris: Sequence[str]
+    first_date: dt.date | None = None
+    last_date: dt.date | None = None
+    order: Literal["newest_first", "oldest_first"] = "newest_first"
+
+
+def list_files(source: SourcePattern, storage: Storage) -> list[SourceFile]:
+    """Returns the files that match, each once, in the order in which they are to be sent.
+
+    Raises:
+        NothingMatched: if there is none.
+        SourceUnreadable: if the storage refuses or a folder does not exist.
+    """
+    found: dict[str, SourceFile] = {}
+    for uri in source.uris:
+        for file in _matching(uri, source, storage):
+            found[file.uri] = file
+    if not found:
+        raise NothingMatched(f"no file matches {', '.join(source.uris)}{_dates_text(source)}")
+    files = sorted(found.values(), key=lambda file: file.uri)
+    newest = source.order == "newest_first"
+    return sorted(files, key=lambda file: _partition(file), reverse=newest)
+
+
+def cut_segments(files: Iterable[SourceFile], is_compressed: Iterable[bool]) -> Iterator[Segment]:
+    """Yields the segments of a run: ranges of large plain files, whole compressed files, packs of small files.
+
+    Args:
+        files: in the order in which they are to be sent.
+        is_compressed: for each whether it can only be read as a whole.
+    """
+    number = 0
+    pack: list[FilePart] = []
+    packed = 0
+    for file, whole in zip(files, is_compressed, strict=True):
+        small = file.size <= PACK_BYTES
+        if pack and (not small or packed + file.size > PACK_BYTES or len(pack) >= PACK_FILES):
+            yield Segment(f"{number:07d}", tuple(pack))
+            number, pack, packed = number + 1, [], 0
+        if small:
+            pack.append(FilePart(file.uri, file.size, file.version))
+            packed += file.size
+            continue
+        for part in _ranges(file, whole):
+            yield Segment(f"{number:07d}", (part,))
+            number += 1
+    if pack:
+        yield Segment(f"{number:07d}", tuple(pack))
+
+
+def plan_segments(files: Sequence[SourceFile], storage: Storage) -> Iterator[Segment]:
+    """Yields the run's segments, after a look at the first bytes of each file that would be split."""
+    filesystems: dict[str, FileSystem] = {}
+    yield from cut_segments(files, (_must_be_whole(file, storage, filesystems) for file in files))
+
+
+def _must_be_whole(file: SourceFile, storage: Storage, filesystems: dict[str, FileSystem]) -> bool:
+    if file.size <= SEGMENT_BYTES or any(file.uri.endswith(suffix) for suffix in SUFFIXES):
+        return True
+    scheme = scheme_of(file.uri)
+    if scheme not in filesystems:
+        filesystems[scheme] = storage.open(file.uri)
+    return compression_of(filesystems[scheme].cat_file(path_of(file.uri), 0, 4)) is not None
+
+
+def _ranges(file: SourceFile, whole: bool) -> Iterator[FilePart]:
+    if whole or file.size <= SEGMENT_BYTES:
+        yield FilePart(file.uri, file.size, file.version)
+        return
+    for start in range(0, file.size, SEGMENT_BYTES):
+        yield FilePart(file.uri, file.size, file.version, start, min(start + SEGMENT_BYTES, file.size))
+
+
+def _partition(file: SourceFile) -> str:
+    """Returns what orders partitions: the date, or else the folder."""
+    return file.date.isoformat() if file.date else file.uri.rpartition("/")[0]
+
+
+def _dates_text(source: SourcePattern) -> str:
+    return f" from {source.first_date} to {source.last_date}" if source.first_date else ""
+
+
+def _matching(uri: str, source: SourcePattern, storage: Storage) -> Iterator[SourceFile]:
+    scheme = scheme_of(uri)
+    filesystem = storage.open(uri)
+    pattern = path_of(uri)
+    matches = _compile(pattern).fullmatch
+    for prefix in _prefixes(pattern, source):
+        for path, info in _find(filesystem, scheme, prefix, pattern).items():
+            match = matches(path)
+            if match is None or info.get("type") == "directory":
+                continue
+            text = match.groupdict().get("date")
+            date = _date(text) if text else None
+            if text and (date is None or not _in_range(date, source)):
+                continue
+            yield SourceFile(date, uri_of(scheme, path), int(info["size"]), version_of(info))
+
+
+def _in_range(date: dt.date, source: SourcePattern) -> bool:
+    return (source.first_date is None or date >= source.first_date) and (
+        source.last_date is None or date <= source.last_date
+    )
+
+
+def _date(text: str) -> dt.date | None:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    """Returns the regular expression of a glob: `*` and `?` within a folder, `**` over folders, `{date}`."""
+    out, i = "", 0
+    while i < len(pattern):
+        if pattern.startswith("**/", i):
+            out, i = out + "(?:.*/)?", i + 3
+        elif pattern.startswith("**", i):
+            out, i = out + ".*", i + 2
+        elif pattern.startswith("{date}", i):
+            out, i = out + _DATE, i + 6
+        elif pattern[i] in "*?":
+            out, i = out + ("[^/]*" if pattern[i] == "*" else "[^/]"), i + 1
+        elif pattern[i] == "[" and "]" in pattern[i + 2 :]:
+            end = pattern.index("]", i + 2)
+            inside = pattern[i + 1 : end].replace("\\", "\\\\")
+            out, i = out + "[" + ("^" + inside[1:] if inside[0] == "!" else inside) + "]", end + 1
+        else:
+            out, i = out + re.escape(pattern[i]), i + 1
+    return re.compile(out)
+
+
+def _prefixes(pattern: str, source: SourcePattern) -> list[str]:
+    """Returns the fixed beginnings to list: for a range of dates only as wide as the dates have in common."""
+    before, date, _ = pattern.partition("{date}")
+    wild = _MAGIC.search(before)
+    if wild:
+        return [before[: wild.start()]]
+    if not date:
+        return [pattern]
+    if source.first_date and source.last_date:
+        return [before + os.path.commonprefix([source.first_date.isoformat(), source.last_date.isoformat()])]
+    return [before]
+
+
+def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> dict[str, dict[str, object]]:
+    """Returns path → info of the files below a prefix: one flat listing, or only as deep as the pattern goes."""
+    folder, _, name = prefix.rpartition("/")
+    try:
+        if scheme == "file":
+            depth = None if "**" in pattern else pattern.count("/") - folder.count("/")
+            found: dict[str, dict[str, object]] = filesystem.find(folder or "/", maxdepth=depth, detail=True)
+            return {path: info for path, info in found.items() if path.startswith(prefix)}
+        if "/" not in prefix:
+            raise SourceUnreadable(f"{pattern}: the bucket's name must be written out")
+        found = (
+            filesystem.find(folder, prefix=name, detail=True)
+            if name
+            else filesystem.find(folder, detail=True)
+        )
+        return found
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SourceUnreadable(f"{prefix}: cannot be listed: {type(error).__name__}: {error}") from error

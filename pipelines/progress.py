@@ -1,0 +1,162 @@
+"""Shows how far a run is, from its ledger: a bar on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TextIO
+
+from pipelines.ledger import FOLDER, BlockRecord, read_progress
+from pipelines.state import StateFolder, StateUnusable
+from transforms.tally import Tally
+
+if TYPE_CHECKING:
+    from pipelines.backfill import Launch
+
+LINE_SECONDS: Final = 10.0
+BAR_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a run is.
+
+    Attributes:
+        at: the clock, in seconds.
+        tally: everything counted in this run and those it resumes.
+        bytes_done: bytes of the stored input that are done, nearly.
+    """
+
+    at: float
+    tally: Tally
+    bytes_done: int
+
+
+@dataclass(slots=True)
+class LedgerWatch:
+    """Follows a ledger on disk and reads of it only what is new.
+
+    Attributes:
+        folder: the run's folder.
+        segment_bytes: size of each segment, as stored.
+    """
+
+    folder: StateFolder
+    segment_bytes: dict[str, int]
+    _read: dict[str, int] = field(default_factory=dict)
+    _tally: Tally = field(default_factory=Tally)
+    _seen: set[tuple[str, int]] = field(default_factory=set)
+    _bytes: dict[str, int] = field(default_factory=dict)
+
+    def look(self) -> Snapshot:
+        """Returns how far the run is now."""
+        for name, size in self.folder.names(FOLDER).items():
+            segment = name.rpartition("/")[2].split(".", 1)[0]
+            if name.endswith(".done"):
+                self._bytes[segment] = self.segment_bytes.get(segment, 0)
+            elif name.endswith(".prog") and size > self._read.get(name, 0):
+                self._take(segment, name)
+        return Snapshot(time.monotonic(), self._tally, sum(self._bytes.values()))
+
+    def _take(self, segment: str, name: str) -> None:
+        content = self.folder.read(name)[self._read.get(name, 0) :]
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read[name] = self._read.get(name, 0) + len(whole)
+        for record in read_progress(whole):
+            if (segment, record.ordinal) not in self._seen:
+                self._seen.add((segment, record.ordinal))
+                self._add(segment, record)
+
+    def _add(self, segment: str, record: BlockRecord) -> None:
+        self._tally.add_apart_from_parts(record.tally)
+        self._tally.part(0).add(record.tally.total)
+        size = self.segment_bytes.get(segment, 0)
+        # What a request takes on the wire is near what its records took in a compressed file.
+        self._bytes[segment] = min(size, self._bytes.get(segment, 0) + record.tally.bytes_sent)
+
+
+def describe(now: Snapshot, before: Snapshot | None, files: int, total_bytes: int) -> str:
+    """Returns one line that says how far the run is, how fast, and what it is doing."""
+    counts = now.tally.total
+    seconds = now.at - before.at if before else 0.0
+    rate = (counts.imported - before.tally.total.imported) / seconds if before and seconds > 0 else 0.0
+    refused = now.tally.requests["429"] - (before.tally.requests["429"] if before else 0)
+    doing = "throttled by Mixpanel" if refused > 0 else "sending"
+    share = now.bytes_done / total_bytes if total_bytes else 1.0
+    left = (
+        (total_bytes - now.bytes_done) * seconds / gained
+        if before and (gained := now.bytes_done - before.bytes_done) > 0
+        else None
+    )
+    eta = f", about {_duration(left)} left" if left is not None and share < 1 else ""
+    return (
+        f"{share:4.0%} of {files:,} files: {counts.imported:,} imported, {counts.dead_lettered:,} dead letters, "
+        f"{rate:,.0f} events/s, {doing}{eta}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    )
+
+
+@contextlib.contextmanager
+def show_progress(launch: Launch, out: TextIO | None = None) -> Iterator[None]:
+    """Shows the run's progress on stderr for as long as the body runs."""
+    stream = out or sys.stderr
+    ended = threading.Event()
+    sizes = {s.id: sum(part.bytes for part in s.parts) for s in launch.manifest.segments}
+    watch = LedgerWatch(launch.folder, sizes)
+    show = _show_bar if stream.isatty() else _show_lines
+    thread = threading.Thread(target=show, args=(watch, launch, stream, ended), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _show_lines(watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threading.Event) -> None:
+    before = watch.look()
+    before = Snapshot(before.at, _copy(before.tally), before.bytes_done)
+    while not ended.wait(LINE_SECONDS):
+        now = watch.look()
+        print(describe(now, before, launch.manifest.files, launch.manifest.bytes), file=stream, flush=True)
+        before = Snapshot(now.at, _copy(now.tally), now.bytes_done)
+
+
+def _show_bar(watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    history: list[Snapshot] = []
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+        task = progress.add_task("starting Beam", total=max(launch.manifest.bytes, 1))
+        while not ended.wait(BAR_SECONDS):
+            try:
+                now = watch.look()
+            except StateUnusable:
+                continue
+            now = Snapshot(now.at, _copy(now.tally), now.bytes_done)
+            history = [*history[-10:], now]
+            counts = now.tally.total
+            rate = (counts.imported - history[0].tally.total.imported) / max(now.at - history[0].at, 1e-3)
+            text = f"{counts.imported:,} imported  {rate:,.0f}/s  {counts.dead_lettered:,} dead letters"
+            progress.update(
+                task, completed=now.bytes_done, description=text if counts.read else "starting Beam"
+            )
+
+
+def _copy(tally: Tally) -> Tally:
+    copy = Tally()
+    copy.add(tally)
+    return copy

@@ -1,0 +1,222 @@
+"""The report of a run, computed from the ledger alone: books, exit code, JSON and the page a person reads."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+from mixpanel_http.delivery import Stop
+from mixpanel_http.insert_ids import IdSample
+from pipelines.ledger import ErrorLimit, SegmentRecord
+from pipelines.manifest import Manifest
+from transforms.elements import FileNote, Segment
+from transforms.tally import OUTCOMES, Counts, Tally
+
+
+class ExitCode(IntEnum):
+    """How a run ended; scripts rely on the numbers (docs/exit-codes.md)."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    REFUSED = 3
+    DAMAGED_INPUT = 4
+    UNDELIVERED = 5
+    DEAD_LETTERS = 6
+    REFUSED_FOR_GOOD = 7
+    STOPPED_BY_LIMIT = 8
+    NO_INPUT = 9
+    BOOKS_OPEN = 10
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+# The most severe wins.
+SEVERITY: Final = (
+    ExitCode.BOOKS_OPEN,
+    ExitCode.BUG,
+    ExitCode.REFUSED,
+    ExitCode.REFUSED_FOR_GOOD,
+    ExitCode.USAGE,
+    ExitCode.STOPPED_BY_LIMIT,
+    ExitCode.DAMAGED_INPUT,
+    ExitCode.UNDELIVERED,
+    ExitCode.DEAD_LETTERS,
+)
+
+
+@dataclass(slots=True)
+class Books:
+    """The ledger, added up.
+
+    Attributes:
+        tally: everything over all segments (its parts are not used).
+        total: outcomes over all records.
+        by_file: outcomes by file.
+        notes: how reading ended, by file part.
+        segments_done: segments whose completion is committed.
+        unbalanced: files or segments whose numbers do not add up, with what is wrong.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    total: Counts = field(default_factory=Counts)
+    by_file: dict[str, Counts] = field(default_factory=dict)
+    notes: list[FileNote] = field(default_factory=list)
+    dead_files: list[str] = field(default_factory=list)
+    dead_records: int = 0
+    segments_done: int = 0
+    files_done: int = 0
+    sample: IdSample = field(default_factory=IdSample)
+    unbalanced: list[str] = field(default_factory=list)
+
+    @property
+    def balanced(self) -> bool:
+        """True if every record read has exactly one outcome, per file and in total."""
+        return not self.unbalanced
+
+
+def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]) -> Books:
+    """Returns the ledger added up, with everything that does not add up named."""
+    books = Books()
+    unfinished: set[str] = set()
+    files: set[str] = set()
+    for segment in segments:
+        uris = {part.uri for part in segment.parts}
+        files |= uris
+        record = ledger.get(segment.id)
+        if record is None or not record.done:
+            unfinished |= uris
+        if record is not None:
+            _add_segment(books, segment, record)
+    books.files_done = len(files - unfinished)
+    books.total.read = sum(counts.read for counts in books.by_file.values())
+    for name in OUTCOMES:
+        setattr(books.total, name, sum(getattr(counts, name) for counts in books.by_file.values()))
+    books.unbalanced += [uri for uri, counts in books.by_file.items() if not counts.balanced]
+    if books.dead_records < books.total.dead_lettered:
+        missing = books.total.dead_lettered - books.dead_records
+        books.unbalanced.append(f"{missing} dead letters are counted but not written")
+    return books
+
+
+def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:
+    books.tally.add_apart_from_parts(record.tally)
+    books.notes += record.notes
+    books.dead_files += [file.name for file in record.dead]
+    books.dead_records += sum(file.records for file in record.dead)
+    books.sample.merge(record.sample_level, record.sample)
+    books.segments_done += record.done
+    for index, counts in record.tally.parts.items():
+        books.by_file.setdefault(segment.parts[index].uri, Counts()).add(counts)
+    if record.done and sum(note.lines for note in record.notes) != record.tally.lines:
+        books.unbalanced.append(f"segment {segment.id}: lines read and lines accounted for differ")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the launcher knows and the ledger does not.
+
+    Attributes:
+        state: `done`, `stopped`, `failed`, `interrupted`, or `dry_run`.
+        started_at: seconds since the epoch.
+        ended_at: likewise.
+        sending_s: seconds between the first and last block's end, for the rate; 0 if unknown.
+        stops: why the run was stopped.
+        failure: the launcher's own failure, or None.
+        allow_dead_letters: as configured.
+    """
+
+    state: str
+    started_at: float
+    ended_at: float
+    stops: Sequence[Stop] = ()
+    failure: str | None = None
+    allow_dead_letters: ErrorLimit = ErrorLimit(count=0)
+    interrupted_by: ExitCode | None = None
+    dry_run: bool = False
+    sent_before: int = 0
+
+
+def exit_code(books: Books, manifest: Manifest, facts: RunFacts) -> ExitCode:
+    """Returns the exit code: of everything that applies, the most severe."""
+    applies: set[ExitCode] = set()
+    if not books.balanced:
+        applies.add(ExitCode.BOOKS_OPEN)
+    for stop in facts.stops:
+        for_good = ExitCode.REFUSED_FOR_GOOD if stop.for_good else ExitCode.REFUSED
+        applies.add(ExitCode.STOPPED_BY_LIMIT if stop.limit else for_good)
+    if facts.failure is not None and not facts.stops:
+        applies.add(ExitCode.BUG)
+    if any(note.problem for note in books.notes):
+        applies.add(ExitCode.DAMAGED_INPUT)
+    total = books.total
+    unfinished = books.segments_done < len(manifest.segments) and not facts.dry_run
+    if total.undelivered or total.ambiguous or (unfinished and not applies):
+        applies.add(ExitCode.UNDELIVERED)
+    if facts.allow_dead_letters.exceeded_by(total.dead_lettered, total.read):
+        applies.add(ExitCode.DEAD_LETTERS)
+    worst = next((code for code in SEVERITY if code in applies), ExitCode.DONE)
+    if facts.interrupted_by is not None and worst not in SEVERITY[:3]:
+        return facts.interrupted_by
+    return worst
+
+
+def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, Any]:
+    """Returns the report as it is written to report.json."""
+    code = exit_code(books, manifest, facts)
+    tally, total = books.tally, books.total
+    seconds = max(facts.ended_at - facts.started_at, 1e-9)
+    damaged = [
+        {"uri": n.uri, "problem": n.problem, "offset": n.offset, "detail": n.detail}
+        for n in books.notes
+        if n.problem
+    ]
+    return {
+        "v": 1,
+        "run_id": manifest.run_id,
+        "state": facts.state,
+        "exit_code": int(code),
+        "started_at": _iso(facts.started_at),
+        "ended_at": _iso(facts.ended_at),
+        "books": {
+            "read": total.read,
+            **{name: getattr(total, name) for name in OUTCOMES},
+            "balanced": books.balanced,
+            "unbalanced": books.unbalanced[:100],
+        },
+        "dead_letters": {
+            "by_reason": dict(Counter(tally.by_reason).most_common()),
+            "files": books.dead_files,
+        },
+        "files": {"total": manifest.files, "done": books.files_done, "damaged": damaged},
+        "segments": {"total": len(manifest.segments), "done": books.segments_done},
+        "requests": {
+            "total": sum(tally.requests.values()),
+            "by_status": dict(tally.requests.most_common()),
+            "retries": tally.retries,
+            "splits": tally.splits,
+            "bytes_raw": tally.bytes_raw,
+            "bytes_sent": tally.bytes_sent,
+            "waited_seconds": round(tally.waited_s, 1),
+        },
+        "re_sent": {"events": tally.re_sent_events, "bytes": tally.re_sent_bytes},
+        "alterations": dict(tally.alterations.most_common()),
+        "identical_rows": {"estimate": books.sample.identical_rows(), "exact": books.sample.exact},
+        "rate": {"events_per_second": round((total.imported - facts.sent_before) / seconds, 1)},
+        "stopped_by": [{"status": stop.status, "message": stop.message} for stop in facts.stops],
+        "failure": facts.failure,
+    }
+
+
+def files_table(books: Books) -> Iterable[dict[str, Any]]:
+    """Yields the books of each file, for files.jsonl."""
+    for uri, counts in books.by_file.items():
+        yield {"uri": uri, **counts.to_json(), "balanced": counts.balanced}
+
+
+def _iso(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).isoformat(timespec="milliseconds")

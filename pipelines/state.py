@@ -1,0 +1,177 @@
+"""The state folder of a run: small files, written whole or appended to, on local disk, S3 or GCS."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from transforms.storage import FileSystem, Storage, path_of, scheme_of
+
+_READERS: Final = 16
+_lock = threading.Lock()
+
+
+class StateUnusable(RuntimeError):
+    """The state folder cannot be read or written; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """A folder that holds a run's state. Cheap to copy and to pickle; opened where it is used.
+
+    Attributes:
+        uri: the folder.
+        storage: how it is reached.
+    """
+
+    uri: str
+    storage: Storage = field(default_factory=Storage)
+
+    @property
+    def is_local(self) -> bool:
+        """True on this machine's disk, where files can be appended to."""
+        return scheme_of(self.uri) == "file"
+
+    def below(self, name: str) -> StateFolder:
+        """Returns a folder inside this one."""
+        return StateFolder(f"{self.uri.rstrip('/')}/{name}", self.storage)
+
+    def path(self, name: str) -> str:
+        """Returns the path of a file as its file system takes it."""
+        return f"{path_of(self.uri)}/{name}"
+
+    def uri_of(self, name: str) -> str:
+        """Returns a file's URI, as a person would name it."""
+        return f"{self.uri.rstrip('/')}/{name}"
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file as a whole: readers see all of it or nothing.
+
+        Raises:
+            StateUnusable: if it cannot be written.
+        """
+        with self._explained(name, "written"):
+            if not self.is_local:
+                self._filesystem().pipe_file(self.path(name), content)
+                return
+            path = self.path(name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+            with open(temporary, "wb", opener=_private) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+
+    def append(self, name: str, content: bytes) -> int:
+        """Appends to a local file and returns its size then; survives a kill of this process.
+
+        Raises:
+            StateUnusable: if it cannot be written.
+        """
+        with self._explained(name, "written"):
+            path = self.path(name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "ab", buffering=0, opener=_private) as file:
+                written = file.write(content)
+                if written != len(content):
+                    raise OSError(f"only {written} of {len(content)} bytes written")
+                return file.tell()
+
+    def read(self, name: str) -> bytes:
+        """Returns a file's content.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            StateUnusable: if it cannot be read.
+        """
+        with self._explained(name, "read"):
+            if self.is_local:
+                with open(self.path(name), "rb") as file:
+                    return file.read()
+            return self._filesystem().cat_file(self.path(name))
+
+    def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
+        """Yields (name, content) of several files, read side by side."""
+        with ThreadPoolExecutor(1 if self.is_local else _READERS) as pool:
+            yield from zip(names, pool.map(self.read, names), strict=True)
+
+    def names(self, folder: str) -> dict[str, int]:
+        """Returns name → size of the files directly in a folder; empty if there is none.
+
+        Raises:
+            StateUnusable: if it cannot be listed.
+        """
+        with self._explained(folder, "listed"):
+            if self.is_local:
+                try:
+                    with os.scandir(self.path(folder)) as entries:
+                        return {f"{folder}/{e.name}": e.stat().st_size for e in entries if e.is_file()}
+                except FileNotFoundError:
+                    return {}
+            filesystem = self._filesystem()
+            filesystem.invalidate_cache()
+            try:
+                found: list[dict[str, Any]] = filesystem.ls(self.path(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+            return {
+                f"{folder}/{e['name'].rpartition('/')[2]}": e["size"] for e in found if e["type"] == "file"
+            }
+
+    def exists(self, name: str) -> bool:
+        """Returns whether there is such a file."""
+        with self._explained(name, "read"):
+            if self.is_local:
+                return os.path.exists(self.path(name))
+            filesystem = self._filesystem()
+            filesystem.invalidate_cache()
+            return filesystem.exists(self.path(name))
+
+    def _filesystem(self) -> FileSystem:
+        with _lock:
+            return _open(scheme_of(self.uri), self.uri, _Hashable(self.storage))
+
+    @contextlib.contextmanager
+    def _explained(self, name: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            if what == "read":
+                raise
+            raise StateUnusable(f"{self.uri_of(name)}: cannot be {what}: no such folder or bucket") from None
+        except OSError as error:
+            raise StateUnusable(
+                f"{self.uri_of(name)}: cannot be {what}: {type(error).__name__}: {error.strerror or error}"
+            ) from error
+
+
+class _Hashable:
+    """A storage as a key: equal where its options are."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._key = repr(sorted(storage.options.items(), key=lambda item: item[0]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashable) and other._key == self._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@lru_cache(maxsize=8)
+def _open(scheme: str, uri: str, storage: _Hashable) -> FileSystem:
+    return storage.storage.open(uri)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that only its owner may read: dead letters hold people's data."""
+    return os.open(path, flags, 0o600)

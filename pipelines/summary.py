@@ -1,0 +1,139 @@
+"""The report as a page that a person understands at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pipelines.report import ExitCode
+
+_HEADLINES: Final = {
+    ExitCode.DONE: "Done.",
+    ExitCode.BUG: "Failed: this is a bug or a broken machine. Nothing is lost; --resume goes on where the run was.",
+    ExitCode.REFUSED: "Stopped: Mixpanel refuses the credentials or the endpoint is wrong. Fix that, then --resume.",
+    ExitCode.DAMAGED_INPUT: "Done, except for input that is damaged or could not be read.",
+    ExitCode.UNDELIVERED: "Not all is delivered yet. --resume sends what is left.",
+    ExitCode.DEAD_LETTERS: "Done, but there are more dead letters than run.allow_dead_letters.",
+    ExitCode.REFUSED_FOR_GOOD: "Stopped: Mixpanel refuses this project's data for good.",
+    ExitCode.STOPPED_BY_LIMIT: "Stopped: more records are refused than run.max_errors allows.",
+    ExitCode.BOOKS_OPEN: "THE BOOKS DO NOT CLOSE. Treat this as an incident and keep the state folder.",
+    ExitCode.INTERRUPTED: "Interrupted. --resume goes on where the run was.",
+    ExitCode.TERMINATED: "Terminated. --resume goes on where the run was.",
+}
+_OUTCOMES: Final = (
+    ("imported", "imported"),
+    ("dead_lettered", "dead letters"),
+    ("filtered", "filtered"),
+    ("undelivered", "undelivered"),
+    ("ambiguous", "ambiguous"),
+    ("not_attempted", "not attempted"),
+)
+_ALTERATIONS: Final = {
+    "stamped_insert_ids": "$insert_id stamped",
+    "replaced_insert_ids": "invalid $insert_id replaced",
+    "stringified_ids": "numeric id made a string",
+    "defaulted_ip": "ip set to 0",
+}
+_MOST: Final = 10
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Returns the report as text."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    code = ExitCode(report["exit_code"])
+    headline = _HEADLINES.get(code, code.name)
+    if report["state"] == "dry_run" and code in (ExitCode.DONE, ExitCode.DEAD_LETTERS):
+        headline = "Dry run: everything was read and validated, nothing was sent."
+    yield f"Run {report['run_id']}: {headline}"
+    for stop in report["stopped_by"]:
+        status = f"HTTP {stop['status']}: " if stop["status"] else ""
+        yield f"  because of {status}{stop['message']}"
+    if report["failure"] and not report["stopped_by"]:
+        yield f"  because of {report['failure']}"
+    yield ""
+    yield from _books(report)
+    yield from _reasons(report)
+    yield from _table("Changed before sending", report["alterations"], _ALTERATIONS)
+    yield from _rows(report)
+    yield from _files(report)
+    yield from _requests(report)
+    yield ""
+    yield f"Report         {report['folder']}/report.json"
+    if report["state"] != "done" or code in (ExitCode.UNDELIVERED,):
+        yield f"To go on       --resume {report['run_id']}"
+    if "emulator_store" in report:
+        yield f"To look at it  python -m mixpanel_emulator --db {report['emulator_store']}"
+
+
+def _books(report: Mapping[str, Any]) -> Iterator[str]:
+    books = report["books"]
+    yield f"Records read   {books['read']:>12,}"
+    for key, name in _OUTCOMES:
+        if books[key] or key in ("imported", "dead_lettered"):
+            name = "valid, not sent" if key == "not_attempted" and report["state"] == "dry_run" else name
+            yield f"  {name:<15}{books[key]:>10,}"
+    if books["balanced"]:
+        yield "  The books close: every record read is accounted for, in every file."
+    else:
+        yield "  The books do not close:"
+        yield from (f"    {problem}" for problem in books["unbalanced"][:_MOST])
+
+
+def _reasons(report: Mapping[str, Any]) -> Iterator[str]:
+    letters = report["dead_letters"]
+    yield from _table("Dead letters", letters["by_reason"], {})
+    files = letters["files"]
+    yield from (f"  in {name}" for name in files[:3])
+    if len(files) > 3:
+        yield f"  and {len(files) - 3:,} more files, listed in the report"
+
+
+def _table(title: str, counts: Mapping[str, int], names: Mapping[str, str]) -> Iterator[str]:
+    if not counts:
+        return
+    yield ""
+    yield title
+    for key, count in list(counts.items())[:_MOST]:
+        yield f"  {names.get(key, key):<30}{count:>10,}"
+    if len(counts) > _MOST:
+        yield f"  and {len(counts) - _MOST} more kinds"
+
+
+def _rows(report: Mapping[str, Any]) -> Iterator[str]:
+    rows = report["identical_rows"]
+    if rows["estimate"]:
+        about = "" if rows["exact"] else "about "
+        yield f"  {about}{rows['estimate']:,} rows are identical to another and share its id: Mixpanel shows one of them"
+
+
+def _files(report: Mapping[str, Any]) -> Iterator[str]:
+    files = report["files"]
+    yield ""
+    yield f"Files          {files['done']:>12,} of {files['total']:,} done"
+    for damage in files["damaged"][:_MOST]:
+        offset = f" at byte {damage['offset']:,}" if damage["offset"] is not None else ""
+        yield f"  {damage['problem']}: {damage['uri']}{offset}"
+    if len(files["damaged"]) > _MOST:
+        yield f"  and {len(files['damaged']) - _MOST} more, listed in the report"
+
+
+def _requests(report: Mapping[str, Any]) -> Iterator[str]:
+    requests = report["requests"]
+    if not requests["total"]:
+        return
+    statuses = ", ".join(f"{count:,} × {status}" for status, count in requests["by_status"].items())
+    yield f"Requests       {requests['total']:>12,} ({statuses}), {requests['retries']:,} of them retries"
+    yield f"Sent           {_bytes(requests['bytes_sent']):>12} on the wire, {_bytes(requests['bytes_raw'])} of JSON"
+    yield f"Speed          {report['rate']['events_per_second']:>12,.0f} events/s"
+
+
+def _bytes(count: int) -> str:
+    size, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.1f} {unit}" if unit != "B" else f"{count} B"

@@ -1,0 +1,78 @@
+"""The command line: parses, runs, prints the report, returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+DESCRIPTION = """Moves history into Mixpanel: reads partitioned JSON from S3, GCS or local disk, validates
+it, stamps $insert_id, imports it at the rate Mixpanel allows, and accounts for every record."""
+
+EPILOG = """examples:
+  python run_backfill.py --config configs/local.yaml
+  python run_backfill.py --config configs/s3.yaml --dry-run
+  python run_backfill.py --config configs/s3.yaml --set source.dates.from=2024-03-01 --set limits.in_flight=8
+  python run_backfill.py --config configs/s3.yaml --resume 20240401T120000Z-1a2b
+
+exit codes:
+  0 done                              6 dead letters above run.allow_dead_letters
+  1 bug                               7 refused for good by the service
+  2 usage, configuration, mismatch    8 stopped by run.max_errors
+  3 credentials or endpoint refused   9 no input matched
+  4 input damaged, the rest is in    10 the books do not close
+  5 undelivered records left         130/143 interrupted
+  5, 8, 130, 143: --resume goes on where the run was. 3: likewise, after a fix.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line; what it does not know goes to Beam."""
+    made = argparse.ArgumentParser(
+        prog="run_backfill.py",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "--config",
+        metavar="FILE",
+        required=True,
+        help="the run's configuration, YAML (docs/configuration.md)",
+    )
+    made.add_argument(
+        "--resume", metavar="RUN_ID", help="go on with a run that was begun (default: start a new one)"
+    )
+    made.add_argument("--dry-run", action="store_true", help="read and validate everything, send nothing")
+    made.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY.PATH=VALUE",
+        action="append",
+        default=[],
+        help="override one value of the configuration; may be repeated",
+    )
+    made.add_argument(
+        "--json", action="store_true", help="print the report as JSON on stdout, and nothing else there"
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a backfill as the arguments say and returns the exit code."""
+    arguments, beam_args = parser().parse_known_args(argv)
+    from pipelines.command import run
+
+    return run(
+        arguments.config,
+        overrides=arguments.overrides,
+        resume=arguments.resume,
+        dry_run=arguments.dry_run,
+        as_json=arguments.json,
+        beam_args=beam_args,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

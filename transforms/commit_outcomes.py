@@ -1,0 +1,118 @@
+"""CommitOutcomes: the only step that writes state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import apache_beam as beam
+from apache_beam.utils.windowed_value import WindowedValue
+
+from mixpanel_http.delivery import Stop
+from transforms.elements import BlockOutcome
+from transforms.tally import Counts
+
+
+class RunStopped(RuntimeError):
+    """The run must not go on. The reason is in the ledger; what was done before is, too."""
+
+
+class AttemptWriter(Protocol):
+    """One attempt at a segment, as the ledger sees it."""
+
+    def record(self, outcome: BlockOutcome) -> None:
+        """Takes a block's outcome; makes it durable at once or soon."""
+        ...
+
+    def is_complete(self) -> bool:
+        """Returns whether every block of the segment has come."""
+        ...
+
+    def commit(self) -> Counts:
+        """Makes everything durable, then the segment's completion, and returns the segment's counts."""
+        ...
+
+    def flush(self) -> None:
+        """Makes everything durable that has come."""
+        ...
+
+
+class OutcomeLedger(Protocol):
+    """Where outcomes are committed; `pipelines.ledger.Ledger` in production."""
+
+    def open_attempt(self, segment: str, attempt: str) -> AttemptWriter:
+        """Returns the writer of a new attempt."""
+        ...
+
+    def write_stop(self, stop: Stop) -> None:
+        """Notes why the run must not go on."""
+        ...
+
+    def too_many_errors(self, counts: Counts) -> str | None:
+        """Returns why the errors counted so far end the run, or None."""
+        ...
+
+
+@dataclass
+class CommitOutcomes(beam.PTransform):
+    """Commits what became of each block: dead letters first, then progress, then the segment's completion.
+
+    Any number of attempts at a segment leave one committed outcome. Yields each segment's counts.
+
+    Attributes:
+        ledger: where to.
+    """
+
+    ledger: OutcomeLedger
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, outcomes: beam.PCollection[BlockOutcome]) -> beam.PCollection[Counts]:
+        return outcomes | "Commit" >> beam.ParDo(_CommitFn(self.ledger))
+
+    def display_data(self) -> dict[str, Any]:
+        return {"ledger": str(self.ledger)}
+
+
+@dataclass(eq=False)
+class _CommitFn(beam.DoFn):
+    ledger: OutcomeLedger
+    _attempts: dict[tuple[str, str], AttemptWriter] = field(default_factory=dict, init=False)
+    _counts: Counts = field(default_factory=Counts, init=False)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def start_bundle(self) -> None:
+        self._attempts = {}
+
+    def process(self, outcome: BlockOutcome) -> Iterator[Counts]:
+        key = (outcome.segment, outcome.attempt)
+        attempt = self._attempts.get(key)
+        if attempt is None:
+            attempt = self._attempts[key] = self.ledger.open_attempt(*key)
+        attempt.record(outcome)
+        self._counts.add(outcome.tally.total)
+        if attempt.is_complete():
+            del self._attempts[key]
+            yield attempt.commit()
+        if outcome.stop is not None:
+            self._end_run(outcome.stop)
+        reason = self.ledger.too_many_errors(self._counts)
+        if reason is not None:
+            self._end_run(Stop(0, reason, limit=True))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Flushes what is left; a segment whose last block has not come is not complete, and nothing says it is."""
+        for attempt in self._attempts.values():
+            attempt.flush()
+        self._attempts = {}
+        yield from ()
+
+    def _end_run(self, stop: Stop) -> None:
+        for attempt in self._attempts.values():
+            attempt.flush()
+        self.ledger.write_stop(stop)
+        raise RunStopped(stop.message)

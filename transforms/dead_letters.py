@@ -1,0 +1,94 @@
+"""Writes down refused records: one JSON object each, with what a person or a replay needs, and nothing secret."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from mixpanel_http.verdicts import Rejection
+from transforms.compression import without_suffix
+from transforms.elements import Block
+
+VERSION: Final = 1
+_encode: Final = msgspec.json.Encoder().encode
+_is_json: Final = msgspec.json.Decoder(float_hook=str).decode
+
+
+class LinePlaces:
+    """Where each line of a block stands: its file, its number there and its offset."""
+
+    def __init__(self, block: Block, lines: Sequence[bytes]) -> None:
+        """Takes a block and its lines; the places are worked out in one pass."""
+        self._places: list[tuple[str, int | None, int]] = []
+        line = 0
+        for span in block.spans:
+            offset = span.offset
+            for i in range(span.lines):
+                number = None if span.first_line is None else span.first_line + i
+                self._places.append((span.uri, number, offset))
+                offset += len(lines[line]) + 1
+                line += 1
+
+    def source(self, index: int) -> dict[str, Any]:
+        """Returns a line's `source` as dead letters show it."""
+        uri, number, offset = self._places[index]
+        return {"uri": uri, "line": number, "offset": offset}
+
+    def id_place(self, index: int) -> tuple[str, int]:
+        """Returns what enters a line's id where identical rows are kept apart."""
+        uri, _, offset = self._places[index]
+        return without_suffix(uri), offset
+
+
+def block_lines(block: Block) -> list[bytes]:
+    """Returns a block's lines without their newlines."""
+    return block.raw.removesuffix(b"\n").split(b"\n") if block.raw else []
+
+
+def dead_letters(
+    block: Block, rejections: Iterable[Rejection], stage: str, sent_ids: Sequence[str | None] = ()
+) -> Iterator[bytes]:
+    """Yields a dead letter for each rejection of a block's lines.
+
+    Args:
+        block: the block.
+        rejections: what was refused; their index counts the block's lines.
+        stage: the step that refused: `prepare` or `import`.
+        sent_ids: the `$insert_id`s that were sent, in the order of the rejections.
+    """
+    lines = block_lines(block)
+    places = LinePlaces(block, lines)
+    for i, rejection in enumerate(rejections):
+        line = lines[rejection.index]
+        letter = {
+            "v": VERSION,
+            "stage": stage,
+            "reason": rejection.reason,
+            "http_status": rejection.http_status,
+            "field": rejection.field,
+            "message": rejection.message,
+            "source": places.source(rejection.index),
+            "insert_id": sent_ids[i] if i < len(sent_ids) else None,
+        }
+        if block.oversize:
+            letter |= {"truncated": True, "length": block.oversize.length, "sha256": block.oversize.sha256}
+        yield _encode(letter | _content(line))
+
+
+def sent_insert_id(record: bytes) -> str | None:
+    """Returns the `$insert_id` of a record as it was sent."""
+    value = msgspec.json.decode(record, float_hook=str)["properties"].get("$insert_id")
+    return value if isinstance(value, str) else None
+
+
+def _content(line: bytes) -> dict[str, Any]:
+    """Returns the record itself, token for token, or its bytes where it is no JSON."""
+    try:
+        line.decode()
+        _is_json(line)
+    except (ValueError, RecursionError):
+        return {"raw_b64": base64.b64encode(line).decode()}
+    return {"record": msgspec.Raw(line.strip(b" \t\r\n"))}

@@ -1,0 +1,190 @@
+"""What travels between the steps: segments, and blocks of records on their way from source to ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mixpanel_http.delivery import Stop
+from mixpanel_http.event_blocks import PreparedRecords
+from transforms.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A stretch of one input file.
+
+    Attributes:
+        uri: the file.
+        size: its size in bytes when the run was planned.
+        version: its etag, generation or modification time then.
+        start: offset of the first byte; a line belongs to the part in which its first byte lies.
+        end: offset behind the last byte; None takes the file as a whole, decompressed if its content says so.
+    """
+
+    uri: str
+    size: int
+    version: str
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the stored file that this part covers."""
+        return (self.size if self.end is None else self.end) - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The unit of work and of the ledger: stretches of files that are read one after the other."""
+
+    id: str
+    parts: tuple[FilePart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive lines of a block that come from one file.
+
+    Attributes:
+        part: index of the segment's part.
+        uri: the file.
+        lines: how many lines.
+        bytes: how many bytes of the block, newlines included.
+        first_line: number of the first line in the file, from 1, or None where it is not known.
+        offset: where the first line starts in the (decompressed) file.
+    """
+
+    part: int
+    uri: str
+    lines: int
+    bytes: int
+    first_line: int | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileNote:
+    """How reading a part ended.
+
+    Attributes:
+        part: index of the segment's part.
+        uri: the file.
+        lines: lines read.
+        problem: None, or what is wrong with the file: `truncated`, `corrupt`, `changed`, `missing`, `unreadable`.
+        offset: where in the stored file the problem was noticed.
+        detail: the error's name and words.
+    """
+
+    part: int
+    uri: str
+    lines: int
+    problem: str | None = None
+    offset: int | None = None
+    detail: str = ""
+
+    @property
+    def may_heal(self) -> bool:
+        """True where trying again could read what could not be read now."""
+        return self.problem in ("missing", "unreadable")
+
+
+@dataclass(frozen=True, slots=True)
+class OversizeLine:
+    """A line too long to be held; of it only the beginning is kept in the block's `raw`."""
+
+    length: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Up to one request's worth of whole lines from one segment, with where they came from.
+
+    Attributes:
+        segment: id of the segment.
+        attempt: id of this attempt at the segment.
+        ordinal: position in the segment, from 0; the same in every attempt.
+        raw: the lines' bytes.
+        spans: which files the lines come from, in order.
+        notes: parts whose reading ended in or before this block.
+        torn: indices of lines that damage cut short.
+        oversize: set if the block is one line that was too long to hold.
+        end: True for the segment's last block; it may be empty.
+    """
+
+    segment: str
+    attempt: str
+    ordinal: int
+    raw: bytes
+    spans: tuple[Span, ...]
+    notes: tuple[FileNote, ...] = ()
+    torn: tuple[int, ...] = ()
+    oversize: OversizeLine | None = None
+    end: bool = False
+
+    @property
+    def lines(self) -> int:
+        """Lines in the block, blank ones too."""
+        return sum(span.lines for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedBlock:
+    """A block and what its lines became: records to send, and refusals."""
+
+    block: Block
+    records: PreparedRecords
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """One request's worth of a prepared block.
+
+    Attributes:
+        first: index of its first record among the block's prepared records.
+        count: records in it.
+        body: NDJSON.
+        compressed: the same, gzipped.
+    """
+
+    first: int
+    count: int
+    body: bytes
+    compressed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBlock:
+    """A block whose records are packed into requests."""
+
+    block: Block
+    records: PreparedRecords
+    requests: tuple[EncodedRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOutcome:
+    """What became of every record of a block.
+
+    Attributes:
+        segment: id of the segment.
+        attempt: id of the attempt.
+        ordinal: the block's position in the segment.
+        tally: the block's counts; they close.
+        dead_letters: one JSON object a refused record, without newline.
+        stamped_ids: ids that were made for records of this block.
+        notes: how reading ended for the parts that ended here.
+        end: True for the segment's last block.
+        stop: why the run must not go on, or None.
+    """
+
+    segment: str
+    attempt: str
+    ordinal: int
+    tally: Tally
+    dead_letters: Sequence[bytes] = ()
+    stamped_ids: Sequence[str] = ()
+    notes: tuple[FileNote, ...] = ()
+    end: bool = False
+    stop: Stop | None = None

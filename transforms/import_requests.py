@@ -1,0 +1,261 @@
+"""ImportRequests: sends requests to Mixpanel, several at once, and says what became of every record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.delivery import Deliverer, Receipt, RetryPolicy
+from mixpanel_http.rate import Pace
+from mixpanel_http.verdicts import Rejection
+from transforms.dead_letters import dead_letters, sent_insert_id
+from transforms.elements import Block, BlockOutcome, EncodedBlock, EncodedRequest
+from transforms.tally import Tally
+
+
+class Delivers(Protocol):
+    """What sends a request and accounts for it; `Deliverer` in production."""
+
+    def deliver(self, body: bytes, count: int, compressed: bytes | None = None) -> Receipt:
+        """Returns what became of `count` records."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportLimits:
+    """How fast the run may send, and how long it tries.
+
+    Attributes:
+        events_per_second: Mixpanel's limit, of which a little less is used.
+        bytes_per_minute: the limit of uncompressed bytes.
+        in_flight: requests at once.
+        retry: how a request is repeated.
+    """
+
+    events_per_second: float
+    bytes_per_minute: float
+    in_flight: int
+    retry: RetryPolicy = RetryPolicy()
+
+
+def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutcome:
+    """Returns what became of every record of a block, after sending its requests one after the other.
+
+    Args:
+        encoded: the block.
+        delivers: sends a request; None sends nothing and leaves the records as not attempted.
+    """
+    tally = Tally()
+    stop = None
+    refused: list[tuple[Rejection, str | None]] = []
+    for request in encoded.requests:
+        receipt = (
+            delivers.deliver(request.body, request.count, request.compressed)
+            if delivers
+            else Receipt(not_attempted=request.count, ranges=[(0, request.count, "not_attempted")])
+        )
+        stop = stop or receipt.stop
+        refused += _refused(encoded, request, receipt)
+        _count(tally, encoded, request, receipt)
+    block, records = encoded.block, encoded.records
+    tally.lines = block.lines
+    tally.alterations.update(records.alterations)
+    _count_refusals(tally, block, [*records.rejections, *(rejection for rejection, _ in refused)])
+    _count_read(tally, encoded)
+    letters = [
+        *dead_letters(block, records.rejections, "prepare"),
+        *dead_letters(block, [r for r, _ in refused], "import", [i for _, i in refused]),
+    ]
+    return BlockOutcome(
+        block.segment,
+        block.attempt,
+        block.ordinal,
+        tally,
+        letters,
+        records.stamped_ids,
+        block.notes,
+        block.end,
+        stop,
+    )
+
+
+def _refused(
+    encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt
+) -> list[tuple[Rejection, str | None]]:
+    """Returns the service's refusals by the block's lines, each with the id that was sent."""
+    if not receipt.rejections:
+        return []
+    sent = request.body.split(b"\n")
+    kept = encoded.records.kept
+    found = []
+    for rejection in receipt.rejections:
+        record = request.first + rejection.index
+        line = record if kept is None else kept[record]
+        found.append((replace(rejection, index=line), sent_insert_id(sent[rejection.index])))
+    return found
+
+
+def _parts(block: Block) -> list[int]:
+    """Returns for each line of a block the segment's part that it comes from."""
+    return [span.part for span in block.spans for _ in range(span.lines)]
+
+
+def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
+    """Adds a receipt; the outcomes by part, where the block has several."""
+    for name in (
+        "retries",
+        "splits",
+        "bytes_raw",
+        "bytes_sent",
+        "re_sent_events",
+        "re_sent_bytes",
+        "waited_s",
+    ):
+        setattr(tally, name, getattr(tally, name) + getattr(receipt, name))
+    tally.requests.update(receipt.requests)
+    spans = encoded.block.spans
+    if len(spans) == 1:
+        counts = tally.part(spans[0].part)
+        counts.imported += receipt.imported
+        counts.undelivered += receipt.undelivered
+        counts.not_attempted += receipt.not_attempted
+        return
+    _count_by_part(tally, encoded, request, receipt)
+
+
+def _count_by_part(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
+    """Adds the outcome of each record to its own part; the receipt says which records fared how."""
+    parts, kept = _parts(encoded.block), encoded.records.kept
+    refused = {rejection.index for rejection in receipt.rejections}
+    for first, count, fate in receipt.ranges:
+        for index in range(first, first + count):
+            if index not in refused:
+                record = request.first + index
+                counts = tally.part(parts[record if kept is None else kept[record]])
+                setattr(counts, fate, getattr(counts, fate) + 1)
+
+
+def _count_refusals(tally: Tally, block: Block, refusals: list[Rejection]) -> None:
+    if not refusals:
+        return
+    parts = _parts(block)
+    for rejection in refusals:
+        tally.part(parts[rejection.index]).dead_lettered += 1
+        tally.by_reason[rejection.reason] += 1
+
+
+def _count_read(tally: Tally, encoded: EncodedBlock) -> None:
+    """Counts the records read from what was read, not from what became of them: lines less blank ones."""
+    block, blank = encoded.block, encoded.records.blank
+    if len(block.spans) == 1:
+        tally.part(block.spans[0].part).read += block.lines - blank
+        return
+    position = 0
+    lines = block.raw.removesuffix(b"\n").split(b"\n") if blank else []
+    for span in block.spans:
+        own = lines[position : position + span.lines] if blank else ()
+        tally.part(span.part).read += span.lines - sum(not line.strip(b" \t\r") for line in own)
+        position += span.lines
+
+
+@dataclass
+class ImportRequests(beam.PTransform):
+    """Imports each block's requests, with several in flight, and yields what became of every record.
+
+    At least once: a request whose answer is lost is sent again, with the same `$insert_id`s, by which Mixpanel shows
+    one copy. Whatever the server or the network does is part of the outcome; nothing is raised for it.
+
+    Attributes:
+        destination: where to and as whom; holds references to secrets only.
+        limits: pace, requests at once, patience.
+        dry_run: send nothing.
+    """
+
+    destination: Destination
+    limits: ImportLimits
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        if self.limits.in_flight < 1:
+            raise ValueError(f"in_flight must be at least 1, not {self.limits.in_flight}")
+
+    def expand(self, blocks: beam.PCollection[EncodedBlock]) -> beam.PCollection[BlockOutcome]:
+        return blocks | "Import" >> beam.ParDo(_ImportFn(self.destination, self.limits, self.dry_run))
+
+    def display_data(self) -> dict[str, Any]:
+        return {
+            "endpoint": self.destination.base_url,
+            "project_id": self.destination.project_id or "",
+            "events_per_second": self.limits.events_per_second,
+            "in_flight": self.limits.in_flight,
+            "dry_run": self.dry_run,
+        }
+
+
+@dataclass(eq=False)
+class _ImportFn(beam.DoFn):
+    destination: Destination
+    limits: ImportLimits
+    dry_run: bool
+    _pending: set[Future[BlockOutcome]] = field(default_factory=set, init=False)
+    _client: ImportClient | None = field(default=None, init=False)
+    _deliverer: Deliverer | None = field(default=None, init=False)
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def setup(self) -> None:
+        self._pool = ThreadPoolExecutor(self.limits.in_flight, "import")
+        if self.dry_run:
+            return
+        self._client = ImportClient(self.destination, self.limits.in_flight)
+        pace = Pace(self.limits.events_per_second, self.limits.bytes_per_minute)
+        self._deliverer = Deliverer(self._client, pace, self.limits.retry)
+
+    def start_bundle(self) -> None:
+        self._pending = set()
+
+    def process(self, encoded: EncodedBlock) -> Iterator[BlockOutcome]:
+        assert self._pool is not None
+        if len(self._pending) >= self.limits.in_flight:
+            yield from self._settled()
+        self._pending.add(self._pool.submit(settle_block, encoded, self._deliverer))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self._pending:
+            for outcome in self._settled():
+                yield WindowedValue(outcome, MIN_TIMESTAMP, [GlobalWindow()])
+
+    def teardown(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    def _settled(self) -> Iterator[BlockOutcome]:
+        """Yields the outcomes that are there, after waiting for one; counts metrics on the bundle's own thread."""
+        done, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
+        outcomes = [future.result() for future in done]
+        stop = next((outcome.stop for outcome in outcomes if outcome.stop), None)
+        if stop is not None:
+            # The commit ends the run at the first stop it sees: let it see everything else before.
+            outcomes += [future.result() for future in self._pending]
+            self._pending = set()
+            outcomes = [replace(outcome, stop=None) for outcome in outcomes]
+            outcomes[-1] = replace(outcomes[-1], stop=stop)
+        for outcome in outcomes:
+            total = outcome.tally.total
+            Metrics.counter("backfill", "imported_attempts").inc(total.imported)
+            Metrics.counter("backfill", "dead_lettered_attempts").inc(total.dead_lettered)
+            yield outcome

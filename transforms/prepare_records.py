@@ -1,0 +1,89 @@
+"""PrepareRecords: from lines to records that Mixpanel takes, and refusals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+
+from mixpanel_http.event_blocks import PreparedRecords, prepare_events
+from mixpanel_http.event_rules import EventRules, Place
+from mixpanel_http.verdicts import Reason, Rejection
+from transforms.dead_letters import LinePlaces, block_lines
+from transforms.elements import Block, PreparedBlock
+
+
+def prepare_block(block: Block, rules: EventRules, now_s: float) -> PreparedBlock:
+    """Returns a block's records ready to be sent, and what was refused and why."""
+    if block.oversize:
+        return PreparedBlock(block, _refuse_oversize(block.oversize.length))
+    if not block.raw:
+        return PreparedBlock(block, PreparedRecords(b"", 0))
+    places = LinePlaces(block, block_lines(block)) if rules.insert_id.keeps_rows else None
+    place = places.id_place if places else None
+    if not block.torn:
+        return PreparedBlock(block, prepare_events(block.raw, rules, now_s, place))
+    return PreparedBlock(block, _prepare_around(block, block.torn, rules, now_s, place))
+
+
+def _refuse_oversize(length: int) -> PreparedRecords:
+    message = f"the line has {length:,} bytes; the dead letter holds its beginning"
+    return PreparedRecords(b"", 0, kept=(), rejections=(Rejection(0, Reason.TOO_LARGE.value, None, message),))
+
+
+def _prepare_around(
+    block: Block, torn: tuple[int, ...], rules: EventRules, now_s: float, place: Callable[[int], Place] | None
+) -> PreparedRecords:
+    """Prepares a block in which damage cut lines short: those are refused whatever they look like."""
+    lines = block_lines(block)
+    for index in torn:
+        lines[index] = b""  # taken for a blank line, and then counted as what it is
+    prepared = prepare_events(b"\n".join(lines), rules, now_s, place)
+    message = "the file's readable content ends inside this line"
+    refusals = [Rejection(index, Reason.TRUNCATED_TAIL.value, None, message) for index in torn]
+    return replace(prepared, blank=prepared.blank - len(torn), rejections=(*prepared.rejections, *refusals))
+
+
+@dataclass
+class PrepareRecords(beam.PTransform):
+    """Validates a block's records, fixes what can be fixed and stamps `$insert_id`.
+
+    Ids come from the data alone, so that a block prepared twice yields the same records. What is refused rides along.
+
+    Attributes:
+        rules: what the run asks of its records.
+        clock: seconds since the epoch, for the rule on future times.
+    """
+
+    rules: EventRules
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[PreparedBlock]:
+        return blocks | "ValidateAndStamp" >> beam.ParDo(_PrepareFn(self.rules, self.clock))
+
+    def display_data(self) -> dict[str, Any]:
+        policy = self.rules.insert_id
+        return {
+            "insert_id_mode": policy.mode,
+            "insert_id_fields": ", ".join(policy.fields),
+            "identical_rows": policy.identical_rows,
+            "identity": self.rules.identity,
+        }
+
+
+@dataclass(eq=False)
+class _PrepareFn(beam.DoFn):
+    rules: EventRules
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def process(self, block: Block) -> Iterator[PreparedBlock]:
+        yield prepare_block(block, self.rules, self.clock())

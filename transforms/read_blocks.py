@@ -1,0 +1,81 @@
+"""ReadBlocks: from segments to blocks of lines."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import apache_beam as beam
+
+from transforms.elements import Block, Segment
+from transforms.segment_reader import BlockLimits, SegmentReader
+from transforms.storage import FileSystem, Storage, scheme_of
+
+
+class Progress(Protocol):
+    """What is known of earlier attempts at a segment; `pipelines.ledger.Ledger` in production."""
+
+    def settled_blocks(self, segment_id: str) -> set[int]:
+        """Returns the ordinals of blocks that need not be sent again."""
+        ...
+
+    def line_bases(self) -> Mapping[tuple[str, int], int]:
+        """Returns the number of the line at an offset of a file, where it is known."""
+        ...
+
+
+@dataclass
+class ReadBlocks(beam.PTransform):
+    """Reads each segment's lines, in order, as blocks of at most one request's worth.
+
+    Every line of a segment is in exactly one block, and an attempt at a segment always cuts the same blocks. A
+    file that cannot be read, or not to its end, is noted in the segment's last block and stops nothing.
+
+    Attributes:
+        storage: how the sources are reached.
+        limits: the largest block.
+        progress: what earlier attempts settled.
+    """
+
+    storage: Storage
+    limits: BlockLimits
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        if self.limits.records < 1 or self.limits.bytes < 1:
+            raise ValueError(f"a block holds at least one record, not {self.limits}")
+
+    def expand(self, segments: beam.PCollection[Segment]) -> beam.PCollection[Block]:
+        return segments | "Read" >> beam.ParDo(_ReadFn(self.storage, self.limits, self.progress))
+
+    def display_data(self) -> dict[str, Any]:
+        return {"records_per_block": self.limits.records, "bytes_per_block": self.limits.bytes}
+
+
+@dataclass(eq=False)
+class _ReadFn(beam.DoFn):
+    storage: Storage
+    limits: BlockLimits
+    progress: Progress
+    _filesystems: dict[str, FileSystem] = field(default_factory=dict, init=False)
+    _reader: SegmentReader | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def setup(self) -> None:
+        self._reader = SegmentReader(self._filesystem, self.limits, dict(self.progress.line_bases()))
+
+    def process(self, segment: Segment) -> Iterator[Block]:
+        assert self._reader is not None
+        done = self.progress.settled_blocks(segment.id)
+        yield from self._reader.blocks(segment, uuid.uuid4().hex, done)
+
+    def _filesystem(self, uri: str) -> FileSystem:
+        scheme = scheme_of(uri)
+        if scheme not in self._filesystems:
+            self._filesystems[scheme] = self.storage.open(uri)
+        return self._filesystems[scheme]

@@ -1,0 +1,203 @@
+"""Reads a segment: its files' lines, in order, as blocks that know where they came from. No Beam here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from transforms.compression import DamagedFile, compression_of, decompress
+from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
+from transforms.line_blocks import GiantLine, cut_blocks, range_chunks
+from transforms.storage import FileSystem, path_of, version_of
+
+CHUNK_BYTES: Final = 4 << 20
+_MAGIC_BYTES: Final = 4
+_NEWLINE: Final = ord("\n")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLimits:
+    """The largest block: what fits into one request.
+
+    Attributes:
+        records: lines, at most.
+        bytes: bytes, at most.
+    """
+
+    records: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """A stretch of the segment's stream of lines that comes from one file, without a gap."""
+
+    part: int
+    uri: str
+    stream_start: int
+    file_offset: int
+    next_line: int | None
+    lines: int = 0
+
+
+@dataclass(slots=True)
+class SegmentReader:
+    """Reads segments of one run, and remembers how many lines their files had so far.
+
+    Attributes:
+        filesystem: returns the file system of a URI.
+        limits: the largest block.
+        line_bases: number of the first line at an offset of a file, where it is known.
+    """
+
+    filesystem: Callable[[str], FileSystem]
+    limits: BlockLimits
+    line_bases: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def blocks(self, segment: Segment, attempt: str, done: Container[int] = ()) -> Iterator[Block]:
+        """Yields the segment's blocks; the last one says so, and may be empty.
+
+        Args:
+            segment: what to read.
+            attempt: id of this attempt at it.
+            done: ordinals of blocks that need not be sent again; they are read over.
+        """
+        stream = _Stream(self, segment)
+        position = ordinal = 0
+        for piece in cut_blocks(stream.chunks(), self.limits.records, self.limits.bytes):
+            block, position = stream.block(piece, position, attempt, ordinal)
+            if ordinal not in done:
+                yield block
+            ordinal += 1
+        yield Block(segment.id, attempt, ordinal, b"", (), tuple(stream.take_notes()), end=True)
+
+
+class _Stream:
+    """The lines of a segment's files as one stream, with a record of which bytes of it come from where."""
+
+    def __init__(self, reader: SegmentReader, segment: Segment) -> None:
+        self._reader = reader
+        self._segment = segment
+        self._stretches: list[_Stretch] = []
+        self._ended: list[FileNote] = []
+        self._length = 0
+        self._torn: set[int] = set()  # stream offsets behind lines that damage cut short
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yields the bytes of all parts; each part's last line ends with a newline."""
+        for index, part in enumerate(self._segment.parts):
+            problem: tuple[str, int | None, str] | None = None
+            last = _NEWLINE
+            self._stretches.append(
+                _Stretch(index, part.uri, self._length, part.start, self._first_line(part))
+            )
+            try:
+                for offset, chunk in self._part_chunks(part):
+                    if self._stretches[-1].stream_start == self._length:
+                        self._stretches[-1].file_offset = offset
+                    self._length += len(chunk)
+                    last = chunk[-1]
+                    yield chunk
+            except DamagedFile as error:
+                problem = (error.problem, error.offset, error.detail)
+            except FileNotFoundError as error:
+                problem = ("missing", None, type(error).__name__)
+            except _Changed as error:
+                problem = ("changed", None, str(error))
+            except OSError as error:
+                problem = ("unreadable", None, f"{type(error).__name__}: {error.strerror or error}"[:300])
+            if last != _NEWLINE:
+                self._length += 1
+                if problem:
+                    self._torn.add(self._length)
+                yield b"\n"
+            self._ended.append(FileNote(index, part.uri, 0, *(problem or ())))
+
+    def block(self, piece: bytes | GiantLine, position: int, attempt: str, ordinal: int) -> tuple[Block, int]:
+        """Returns the block for the stream's bytes from `position` on, and the position behind it."""
+        if isinstance(piece, GiantLine):
+            end = position + piece.stream_bytes
+            spans = self._spans(b"\n", position, end)
+            oversize = OversizeLine(piece.length, piece.sha256)
+            return Block(self._segment.id, attempt, ordinal, piece.head, spans, oversize=oversize), end
+        end = position + len(piece)
+        spans = self._spans(piece, position, end)
+        cut = sorted(t - position for t in self._torn if position < t <= end)
+        torn = tuple(piece.count(b"\n", 0, behind) - 1 for behind in cut)
+        return Block(self._segment.id, attempt, ordinal, piece, spans, torn=torn), end
+
+    def take_notes(self) -> Iterator[FileNote]:
+        """Yields how reading ended, for each part, with its number of lines."""
+        for note, stretch in zip(self._ended, self._stretches, strict=True):
+            yield FileNote(note.part, note.uri, stretch.lines, note.problem, note.offset, note.detail)
+            part = self._segment.parts[note.part]
+            if part.end is not None and stretch.next_line is not None:
+                self._reader.line_bases[part.uri, part.end] = stretch.next_line
+
+    def _first_line(self, part: FilePart) -> int | None:
+        return 1 if part.start == 0 else self._reader.line_bases.get((part.uri, part.start))
+
+    def _spans(self, piece: bytes, start: int, end: int) -> tuple[Span, ...]:
+        """Returns the files behind the stream's bytes from `start` to `end`, and counts their lines."""
+        spans = []
+        for i, stretch in enumerate(self._stretches):
+            until = self._stretches[i + 1].stream_start if i + 1 < len(self._stretches) else end
+            low, high = max(start, stretch.stream_start), min(end, until)
+            if low >= high:
+                continue
+            whole = low == start and high == end
+            lines = max(1, piece.count(b"\n")) if whole else piece.count(b"\n", low - start, high - start)
+            offset = stretch.file_offset + low - stretch.stream_start
+            spans.append(Span(stretch.part, stretch.uri, lines, high - low, stretch.next_line, offset))
+            stretch.lines += lines
+            if stretch.next_line is not None:
+                stretch.next_line += lines
+        return tuple(spans)
+
+    def _part_chunks(self, part: FilePart) -> Iterator[tuple[int, bytes]]:
+        """Yields (offset, bytes) of a part's lines; offsets count decompressed bytes."""
+        filesystem = self._reader.filesystem(part.uri)
+        path = path_of(part.uri)
+        _check_unchanged(filesystem, path, part)
+        if not part.size:
+            return
+
+        def read(start: int, end: int) -> bytes:
+            data = filesystem.cat_file(path, start, end)
+            if len(data) != end - start:
+                raise _Changed(f"{part.uri}: {end - start} bytes expected at {start}, {len(data)} came")
+            return data
+
+        compression = None
+        if part.end is None:
+            compression = compression_of(read(0, min(_MAGIC_BYTES, part.size)))
+        if compression is None:
+            ranges = range_chunks(read, part.size, part.start, part.bytes + part.start, CHUNK_BYTES)
+            yield from _read_ahead(ranges)
+            return
+        whole = ((o, read(o, min(o + CHUNK_BYTES, part.size))) for o in range(0, part.size, CHUNK_BYTES))
+        offset = 0
+        for piece in decompress((chunk for _, chunk in _read_ahead(whole)), compression):
+            yield offset, piece
+            offset += len(piece)
+
+
+class _Changed(Exception):
+    """The file is not the one that was planned."""
+
+
+def _check_unchanged(filesystem: FileSystem, path: str, part: FilePart) -> None:
+    info = filesystem.info(path)
+    if info["size"] != part.size or version_of(info) != part.version:
+        raise _Changed("the file has changed since the run was planned")
+
+
+def _read_ahead(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yields chunks while the next one is being fetched."""
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk

@@ -1,0 +1,108 @@
+"""Opens local, S3 and GCS storage through fsspec, with the settings this project needs for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from mixpanel_http.secret_refs import resolve_all
+
+SCHEMES: Final = ("file", "s3", "gs")
+# Numbers of tries and timeouts of the stores' own clients; a store in trouble is theirs to ride out.
+_S3_CONFIG: Final = {
+    "connect_timeout": 10,
+    "read_timeout": 60,
+    "retries": {"max_attempts": 8, "mode": "standard"},
+}
+
+
+class FileSystem(Protocol):
+    """The part of fsspec's file systems that is used here; paths are without a scheme."""
+
+    def info(self, path: str) -> dict[str, Any]: ...
+    def find(self, path: str, maxdepth: int | None = None, detail: bool = False, **kwargs: Any) -> Any: ...
+    def open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any: ...
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes: ...
+    def pipe_file(self, path: str, value: bytes) -> None: ...
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any: ...
+    def exists(self, path: str) -> bool: ...
+    def invalidate_cache(self, path: str | None = None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a kind of storage is reached; options may hold references to secrets, which are resolved when it is opened.
+
+    Attributes:
+        options: handed to fsspec as they are (endpoint_url, anon, project, …).
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self, uri: str) -> FileSystem:
+        """Returns the file system that a URI lies on.
+
+        Raises:
+            SecretUnavailable: if a reference among the options leads nowhere.
+            ValueError: if the scheme is none of s3, gs, file.
+        """
+        import fsspec
+
+        scheme = scheme_of(uri)
+        options = resolve_all(self.options) if scheme != "file" else {}
+        if scheme == "gs":
+            # gcsfs otherwise asks a gRPC service about each bucket first, which costs a minute where there is none.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        if scheme == "s3":
+            options = {**options, "config_kwargs": {**_S3_CONFIG, **options.get("config_kwargs", {})}}
+        filesystem: FileSystem = fsspec.filesystem(scheme, **options)
+        return filesystem
+
+
+def scheme_of(uri: str) -> str:
+    """Returns `s3`, `gs` or `file`.
+
+    >>> scheme_of("s3://bucket/key"), scheme_of("data/x.json")
+    ('s3', 'file')
+
+    Raises:
+        ValueError: for any other scheme.
+    """
+    if "://" not in uri:
+        return "file"
+    scheme = urlsplit(uri).scheme
+    if scheme not in SCHEMES:
+        raise ValueError(f"{scheme}:// is not supported; use s3://, gs://, file:// or a path")
+    return scheme
+
+
+def path_of(uri: str) -> str:
+    """Returns a URI's path as its file system takes it: bucket and key, or an absolute local path.
+
+    >>> path_of("s3://bucket/a/b.json")
+    'bucket/a/b.json'
+    """
+    if scheme_of(uri) != "file":
+        return uri.split("://", 1)[1]
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def uri_of(scheme: str, path: str) -> str:
+    """Returns the URI of a path; local files stand for themselves.
+
+    >>> uri_of("gs", "bucket/key"), uri_of("file", "/data/x")
+    ('gs://bucket/key', '/data/x')
+    """
+    return path if scheme == "file" else f"{scheme}://{path}"
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """Returns what changes when a file is replaced: its etag, generation or modification time."""
+    for key in ("ETag", "etag", "generation", "mtime", "LastModified", "updated"):
+        value = info.get(key)
+        if value is not None:
+            return str(value).strip('"')
+    return ""

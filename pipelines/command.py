@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from pipelines.plan import NothingMatched, SourceUnreadable
 from pipelines.progress import show_progress
 from pipelines.report import ExitCode
 from pipelines.state import StateUnusable
-from pipelines.summary import summary
+from pipelines.summary import shown, summary
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
         as_json: print the report as JSON on stdout.
         beam_args: options for Beam.
     """
+    _set_up_logging()
     try:
         config = load_config(config_path, overrides)
         launch = prepare_launch(config, resume=resume, dry_run=dry_run)
@@ -57,7 +59,7 @@ def run(
     manifest = launch.manifest
     print(
         f"Run {manifest.run_id}: {manifest.files:,} files, {manifest.bytes:,} bytes, "
-        f"{len(manifest.segments):,} segments; state in {launch.folder.uri}",
+        f"{len(manifest.segments):,} segments; state in {shown(launch.folder.uri)}",
         file=sys.stderr,
         flush=True,
     )
@@ -68,6 +70,16 @@ def run(
         sys.stdout.write(summary(report))
     sys.stdout.flush()
     return int(report["exit_code"])
+
+
+def _set_up_logging() -> None:
+    """Shows warnings on stderr, except the one of Beam about a library that nobody here needs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(handler)
 
 
 def _refuse(message: str, code: ExitCode) -> int:

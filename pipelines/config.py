@@ -74,11 +74,9 @@ class SourceConfig(_Section):
     """What is read."""
 
     uri: str | list[str] = Field(
-        description="`s3://`, `gs://`, `file://` or a path, or a list of them; `*`, `?`, `[…]`, `**` and `{date}`"
+        description="`s3://`, `gs://`, `file://` or a path, or a list; with `*`, `?`, `[…]`, `**`, `{date}`"
     )
-    dates: DatesConfig | None = Field(
-        None, description="only the partitions of these dates; needs `{date}` in the uri"
-    )
+    dates: DatesConfig | None = Field(None, description="only these partitions; needs `{date}` in the uri")
     order: Literal["newest_first", "oldest_first"] = Field(
         "newest_first", description="which partition is sent first"
     )
@@ -145,7 +143,7 @@ class RecordsConfig(_Section):
     insert_id: InsertIdConfig = Field(default_factory=InsertIdConfig, description="see below")
     default_ip: Literal[0] | None = Field(
         0,
-        description="`ip` for events that have none, so that they are not located where this runs; `null`: leave them",
+        description="`ip` for events without one, else they are located where this runs; `null`: leave them",
     )
 
 
@@ -259,8 +257,7 @@ class LimitsConfig(_Section):
 
 def _amount(value: object) -> object:
     if isinstance(value, bool) or not (
-        (isinstance(value, int)
-        and value >= 0)
+        (isinstance(value, int) and value >= 0)
         or (isinstance(value, str) and re.fullmatch(r"(100|[0-9]{1,2})(\.[0-9]+)?%", value))
     ):
         raise ValueError('must be a count like 100 or a percentage like "1%"')
@@ -374,7 +371,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError([f"{path}: a configuration has at most {MAX_CONFIG_BYTES:,} bytes"])
     values = _parse_yaml(path, raw)
-    errors = [error for override in overrides if (error := _apply(values, override))]
+    errors = [problem for override in overrides if (problem := _apply(values, override))]
     try:
         config = Config.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Tells an unexpected failure without telling anything of a record: where it happened and of what kind it was."""
+"""Tells an unexpected failure without telling anything of a record: its kind and its place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FRAME: Final = re.compile(r'^\s*File "(?:.*/)?([\w.-]+/[\w.-]+)", line (\d+), i
 
 
 def describe_failure(error: BaseException) -> str:
-    """Returns what is known of a failure: its kind, its message if it is one of ours, and its place in our code.
+    """Returns what is known of a failure: its kind, its message if it is ours, its place in our code.
 
     The message of any other error can hold a record, and stays out.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import PBegin, PCollection
 from apache_beam.transforms.util import ReshufflePerKey
 
 from mixpanel_http.client import Destination
@@ -26,11 +27,11 @@ from transforms.tally import Counts
 
 
 @dataclass
-class ListSegments(beam.PTransform):
+class ListSegments(beam.PTransform[PBegin, PCollection[Segment]]):
     """Yields the segments that are left to do, read from the manifest where the pipeline runs.
 
-    The graph holds only the manifest's address, so that it stays small for a million files. One lane keeps the
-    segments in the order of the plan.
+    The graph holds only the manifest's address, so that it stays small for a million files. One lane keeps
+    the segments in the order of the plan.
 
     Attributes:
         folder: the run's folder.
@@ -43,7 +44,7 @@ class ListSegments(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Segment]:
+    def expand(self, begin: PBegin) -> PCollection[Segment]:
         return (
             begin
             | "Manifest" >> beam.Create([self.folder])
@@ -69,7 +70,7 @@ def _in_one_lane(segment: Segment) -> tuple[str, Segment]:
 
 
 @dataclass
-class BackfillEvents(beam.PTransform):
+class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
     """The whole job: reads, prepares, encodes, imports and commits every segment that is left.
 
     Attributes:
@@ -87,7 +88,7 @@ class BackfillEvents(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Counts]:
+    def expand(self, begin: PBegin) -> PCollection[Counts]:
         config = self.config
         size, rate = config.limits, config.limits
         block = BlockLimits(size.records_per_request, size.bytes_per_request)

@@ -1,9 +1,9 @@
-"""The ledger: what became of every block, segment and file of a run, written so that any crash leaves it true.
+"""The ledger: what became of every block, segment and file, written so that any crash leaves it true.
 
 Below `ledger/`, for each attempt at a segment: `<segment>.<attempt>.prog`, a line a settled block, and
-`<segment>.<attempt>.done`, the segment's completion. Names carry the attempt's own id, so that two attempts never
-write one file; of several completions the first by name counts. What is unreadable is taken for absent: its blocks
-are sent again, with the same ids. Dead letters are durable before the progress that covers them.
+`<segment>.<attempt>.done`, the segment's completion. Names carry the attempt's own id, so that two attempts
+never write one file; of several completions the first by name counts. What is unreadable is taken for absent:
+its blocks are sent again, with the same ids. Dead letters are durable before the progress that covers them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DeadFile:
 
 @dataclass(slots=True)
 class BlockRecord:
-    """What the ledger knows of one block: its counts, notes and, behind them, the dead letters written so far."""
+    """What the ledger knows of one block; `dead` is its attempt's dead letters as far as written then."""
 
     ordinal: int
     tally: Tally
@@ -140,7 +140,8 @@ class Ledger:
             return None
         if not limit.exceeded_by(counts.dead_lettered, counts.read):
             return None
-        return f"{counts.dead_lettered:,} of {counts.read:,} records are dead letters, more than run.max_errors allows"
+        share = f"{counts.dead_lettered:,} of {counts.read:,} records"
+        return f"{share} are dead letters, more than run.max_errors allows"
 
     def _earlier_blocks(self, segment: str) -> dict[int, BlockRecord]:
         names = [
@@ -199,7 +200,7 @@ class Attempt:
         return self._last_ordinal is not None and len(self._blocks) == self._last_ordinal + 1
 
     def flush(self) -> None:
-        """Makes everything durable that has come: first the dead letters, then the progress that covers them."""
+        """Makes everything durable that has come: first dead letters, then the progress that covers them."""
         if not self._unwritten:
             return
         for settled, letters in self._letters.items():
@@ -217,7 +218,7 @@ class Attempt:
         self._flushed_at = self._clock()
 
     def commit(self) -> Counts:
-        """Makes everything durable, and then, if nothing is left to be sent again, the segment's completion."""
+        """Makes everything durable and then, if nothing has to be sent again, the segment's completion."""
         self.flush()
         summary = summarise(self._segment, self._blocks.values(), done=True)
         if all(record.settled for record in self._blocks.values()):
@@ -299,7 +300,7 @@ def read_ledger(folder: StateFolder) -> dict[str, SegmentRecord]:
 
 
 def trim_dead_letters(folder: StateFolder, ledger: Mapping[str, SegmentRecord]) -> None:
-    """Cuts local files of dead letters back to what is committed, as their last lines are about to come again."""
+    """Cuts local files of dead letters back to what is committed: the rest is about to come again."""
     if folder.is_local:
         for record in ledger.values():
             for file in record.dead:

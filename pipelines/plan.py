@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from transforms.compression import SUFFIXES, compression_of
 from transforms.elements import FilePart, Segment
@@ -74,7 +73,7 @@ def list_files(source: SourcePattern, storage: Storage) -> list[SourceFile]:
 
 
 def cut_segments(files: Iterable[SourceFile], is_compressed: Iterable[bool]) -> Iterator[Segment]:
-    """Yields the segments of a run: ranges of large plain files, whole compressed files, packs of small files.
+    """Yields the segments: ranges of large plain files, whole compressed files, packs of small files.
 
     Args:
         files: in the order in which they are to be sent.
@@ -191,26 +190,33 @@ def _prefixes(pattern: str, source: SourcePattern) -> list[str]:
     if not date:
         return [pattern]
     if source.first_date and source.last_date:
-        return [before + os.path.commonprefix([source.first_date.isoformat(), source.last_date.isoformat()])]
+        return [before + _common(source.first_date.isoformat(), source.last_date.isoformat())]
     return [before]
 
 
-def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> dict[str, dict[str, object]]:
-    """Returns path → info of the files below a prefix: one flat listing, or only as deep as the pattern goes."""
+def _common(first: str, last: str) -> str:
+    """Returns what two dates begin with alike.
+
+    >>> _common("2024-01-29", "2024-02-03")
+    '2024-0'
+    """
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=True)) if a != b), len(first))
+    return first[:same]
+
+
+def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> dict[str, dict[str, Any]]:
+    """Returns path → info of the files below a prefix; on disk only as deep as the pattern goes."""
     folder, _, name = prefix.rpartition("/")
     try:
         if scheme == "file":
             depth = None if "**" in pattern else pattern.count("/") - folder.count("/")
-            found: dict[str, dict[str, object]] = filesystem.find(folder or "/", maxdepth=depth, detail=True)
+            found: dict[str, dict[str, Any]] = filesystem.find(folder or "/", maxdepth=depth, detail=True)
             return {path: info for path, info in found.items() if path.startswith(prefix)}
         if "/" not in prefix:
             raise SourceUnreadable(f"{pattern}: the bucket's name must be written out")
-        found = (
-            filesystem.find(folder, prefix=name, detail=True)
-            if name
-            else filesystem.find(folder, detail=True)
-        )
-        return found
+        prefixed = {"prefix": name} if name else {}
+        below: dict[str, dict[str, Any]] = filesystem.find(folder, detail=True, **prefixed)
+        return below
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -87,14 +87,12 @@ def describe(now: Snapshot, before: Snapshot | None, files: int, total_bytes: in
     refused = now.tally.requests["429"] - (before.tally.requests["429"] if before else 0)
     doing = "throttled by Mixpanel" if refused > 0 else "sending"
     share = now.bytes_done / total_bytes if total_bytes else 1.0
-    left = (
-        (total_bytes - now.bytes_done) * seconds / gained
-        if before and (gained := now.bytes_done - before.bytes_done) > 0
-        else None
-    )
+    gained = now.bytes_done - before.bytes_done if before else 0
+    left = (total_bytes - now.bytes_done) * seconds / gained if gained > 0 else None
     eta = f", about {_duration(left)} left" if left is not None and share < 1 else ""
     return (
-        f"{share:4.0%} of {files:,} files: {counts.imported:,} imported, {counts.dead_lettered:,} dead letters, "
+        f"{share:4.0%} of {files:,} files: {counts.imported:,} imported, "
+        f"{counts.dead_lettered:,} dead letters, "
         f"{rate:,.0f} events/s, {doing}{eta}"
     )
 

@@ -135,7 +135,7 @@ class RunFacts:
     ended_at: float
     stops: Sequence[Stop] = ()
     failure: str | None = None
-    allow_dead_letters: ErrorLimit = ErrorLimit(count=0)
+    allow_dead_letters: ErrorLimit = field(default_factory=lambda: ErrorLimit(count=0))
     interrupted_by: ExitCode | None = None
     dry_run: bool = False
     sent_before: int = 0

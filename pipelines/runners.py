@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners import PipelineRunner
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineRunner
 
 from pipelines.config import Config
 
@@ -15,8 +15,8 @@ from pipelines.config import Config
 def runner_of(config: Config) -> PipelineRunner | str:
     """Returns the runner that a configuration names.
 
-    `DirectRunner` means Beam's in-process FnApiRunner: Beam's own runner of that name first downloads another one,
-    and runs the pipeline a second time where that fails.
+    `DirectRunner` means Beam's in-process FnApiRunner: Beam's own runner of that name first downloads another
+    one, and runs the pipeline a second time where that fails.
     """
     return FnApiRunner() if config.beam.runner == "DirectRunner" else config.beam.runner
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -9,8 +10,8 @@ from pipelines.report import ExitCode
 
 _HEADLINES: Final = {
     ExitCode.DONE: "Done.",
-    ExitCode.BUG: "Failed: this is a bug or a broken machine. Nothing is lost; --resume goes on where the run was.",
-    ExitCode.REFUSED: "Stopped: Mixpanel refuses the credentials or the endpoint is wrong. Fix that, then --resume.",
+    ExitCode.BUG: "Failed: a bug, or a broken machine. Nothing is lost; --resume goes on where the run was.",
+    ExitCode.REFUSED: "Stopped: the credentials or the endpoint are refused. Fix that, then --resume.",
     ExitCode.DAMAGED_INPUT: "Done, except for input that is damaged or could not be read.",
     ExitCode.UNDELIVERED: "Not all is delivered yet. --resume sends what is left.",
     ExitCode.DEAD_LETTERS: "Done, but there are more dead letters than run.allow_dead_letters.",
@@ -35,11 +36,18 @@ _ALTERATIONS: Final = {
     "defaulted_ip": "ip set to 0",
 }
 _MOST: Final = 10
+_MOST_KINDS: Final = 30
 
 
 def summary(report: Mapping[str, Any]) -> str:
     """Returns the report as text."""
     return "\n".join(_lines(report)) + "\n"
+
+
+def shown(path: str) -> str:
+    """Returns a path as it is shortest to type: relative where it lies below the current folder."""
+    here = os.getcwd() + os.sep
+    return path.removeprefix(here)
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -61,11 +69,11 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _files(report)
     yield from _requests(report)
     yield ""
-    yield f"Report         {report['folder']}/report.json"
+    yield f"Report         {shown(report['folder'])}/report.json"
     if report["state"] != "done" or code in (ExitCode.UNDELIVERED,):
         yield f"To go on       --resume {report['run_id']}"
     if "emulator_store" in report:
-        yield f"To look at it  python -m mixpanel_emulator --db {report['emulator_store']}"
+        yield f"To look at it  python -m mixpanel_emulator --db {shown(report['emulator_store'])}"
 
 
 def _books(report: Mapping[str, Any]) -> Iterator[str]:
@@ -86,7 +94,7 @@ def _reasons(report: Mapping[str, Any]) -> Iterator[str]:
     letters = report["dead_letters"]
     yield from _table("Dead letters", letters["by_reason"], {})
     files = letters["files"]
-    yield from (f"  in {name}" for name in files[:3])
+    yield from (f"  in {shown(name)}" for name in files[:3])
     if len(files) > 3:
         yield f"  and {len(files) - 3:,} more files, listed in the report"
 
@@ -96,17 +104,17 @@ def _table(title: str, counts: Mapping[str, int], names: Mapping[str, str]) -> I
         return
     yield ""
     yield title
-    for key, count in list(counts.items())[:_MOST]:
+    for key, count in list(counts.items())[:_MOST_KINDS]:
         yield f"  {names.get(key, key):<30}{count:>10,}"
-    if len(counts) > _MOST:
-        yield f"  and {len(counts) - _MOST} more kinds"
+    if len(counts) > _MOST_KINDS:
+        yield f"  and {len(counts) - _MOST_KINDS} more kinds"
 
 
 def _rows(report: Mapping[str, Any]) -> Iterator[str]:
     rows = report["identical_rows"]
     if rows["estimate"]:
         about = "" if rows["exact"] else "about "
-        yield f"  {about}{rows['estimate']:,} rows are identical to another and share its id: Mixpanel shows one of them"
+        yield f"  {about}{rows['estimate']:,} identical rows share the id of another: Mixpanel shows one"
 
 
 def _files(report: Mapping[str, Any]) -> Iterator[str]:
@@ -126,7 +134,8 @@ def _requests(report: Mapping[str, Any]) -> Iterator[str]:
         return
     statuses = ", ".join(f"{count:,} × {status}" for status, count in requests["by_status"].items())
     yield f"Requests       {requests['total']:>12,} ({statuses}), {requests['retries']:,} of them retries"
-    yield f"Sent           {_bytes(requests['bytes_sent']):>12} on the wire, {_bytes(requests['bytes_raw'])} of JSON"
+    on_wire, json = _bytes(requests["bytes_sent"]), _bytes(requests["bytes_raw"])
+    yield f"Sent           {on_wire:>12} on the wire, {json} of JSON"
     yield f"Speed          {report['rate']['events_per_second']:>12,.0f} events/s"
 
 

@@ -1,9 +1,9 @@
-"""Prepares whole blocks of events: the fast path that proves most records clean without looking at all of them.
+"""Prepares whole blocks of events: the fast path, which proves most records clean without a look at each.
 
-A block is decoded once, into only the fields that rules need, and keeps its source bytes. Rules that need more
-(counts, nesting, lengths) are cleared by conservative counts of bytes over the block; what these cannot clear, and
-what has to change in other than a simple way, goes record by record through `event_rules.check_event`, which is the
-judge. A property test holds both to one verdict and one record.
+A block is decoded once, into only the fields that rules need, and keeps its source bytes. Rules that need
+more (counts, nesting, lengths) are cleared by conservative counts of bytes over the block; what these cannot
+clear, and what has to change in other than a simple way, goes record by record through
+`event_rules.check_event`, which is the judge. A property test holds both to one verdict and one record.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Union
+from typing import Final
 
 import msgspec
 
@@ -28,7 +28,7 @@ from mixpanel_http.event_rules import (
 )
 from mixpanel_http.verdicts import RecordRefused, Rejection
 
-_MAYBE_TEXT = Union[str, msgspec.UnsetType]
+_MAYBE_TEXT = str | msgspec.UnsetType
 
 # 250 keys of `"":0,` are 1,250 bytes, 250 elements of `0,` are 500: a shorter line cannot break those limits.
 # 250 and not 255, because stamping adds up to two properties.
@@ -37,7 +37,8 @@ _SHORT_FOR_KEYS: Final = 5 * _FEW
 _SHORT_FOR_ARRAYS: Final = 2 * _FEW
 # The record and its properties are two containers; each further one is at most one level.
 _FEW_CONTAINERS: Final = 2 + limits.MAX_NESTING
-# All disallowed ids but one are this short; the long one has no letters, so that only short ids need lower-casing.
+# All disallowed ids but one are this short; the long one has no letters, so that only short ids need
+# lower-casing.
 _LONGEST_SHORT_ID: Final = max(len(i) for i in limits.DISALLOWED_IDS if i.islower())
 _OPEN: Final = b'"properties":{'
 _NO_IP: Final = b'"ip":0,'
@@ -129,9 +130,9 @@ class _Stamping:
 def _decode_block(body: bytes) -> list[_Event] | None:
     """Returns the block's events, or None where a line is not certainly one event that has the fields.
 
-    The decoder takes any white space, or none, between objects. Where every newline stands between `}` and `{` there
-    is no blank line and, as a raw newline can stand in no string, no object over two lines; as many objects as
-    lines then means one object a line.
+    The decoder takes any white space, or none, between objects. Where every newline stands between `}` and
+    `{` there is no blank line and, as a raw newline can stand in no string, no object over two lines; as many
+    objects as lines then means one object a line.
     """
     lines = body.count(b"\n") + 1
     if not (body.startswith(b"{") and body.endswith(b"}") and body.count(b"}\n{") == lines - 1):
@@ -147,7 +148,7 @@ def _decode_block(body: bytes) -> list[_Event] | None:
 def _prepare_lines(
     lines: Sequence[bytes], rules: EventRules, now_s: float, place: Callable[[int], Place] | None
 ) -> PreparedRecords:
-    """Prepares a block that has a line which is blank, odd or no event: the same, but decoded line by line."""
+    """Prepares a block with a line that is blank, odd or no event: the same, but decoded line by line."""
     events: list[_Event] = []
     decoded: list[int] = []
     suspects: set[int] = set()
@@ -226,8 +227,8 @@ def _bad_insert_ids(ids: Sequence[_MAYBE_TEXT]) -> Iterable[int]:
 def _crowded(body: bytes, lines: int) -> set[int]:
     """Returns the lines that may have too many keys or elements or nest too deep, or be too long.
 
-    All lines of the block are events, so that each has at least two braces; with two a line on average, none has
-    more.
+    All lines of the block are events, so that each has at least two braces; with two a line on average, none
+    has more.
     """
     flat = b"[" not in body and body.count(b"{") == 2 * lines
     if flat and not _has_line_from(body, _SHORT_FOR_KEYS):
@@ -311,7 +312,7 @@ def _judge(
 def _splice(
     index: int, line: bytes, stamping: _Stamping, ids: list[str], alterations: Counter[str]
 ) -> bytes | None:
-    """Returns a clean line with the missing fields put in front of its properties, or None if that is not simple."""
+    """Returns a clean line with the missing fields before its properties, or None if that is not simple."""
     if _OPEN not in line or not (stamping.simple or _opens_once(line)):
         return None
     stamps = b""
@@ -329,8 +330,8 @@ def _splice(
 def _opens_once(line: bytes) -> bool:
     """Returns whether the first `"properties":{` certainly opens the event's own and only properties.
 
-    Nothing but the event's own brace before it, no escaped quote that could make it part of a string, no second
-    key of that name, and no escape that could spell it another way.
+    Nothing but the event's own brace before it, no escaped quote that could make it part of a string, no
+    second key of that name, and no escape that could spell it another way.
     """
     start = line.find(_OPEN)
     return (

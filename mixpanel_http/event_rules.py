@@ -1,8 +1,8 @@
 """The rules of `POST /import?strict=1` for one event, checked on everything that is in it (the full path).
 
-Each rule accepts, fixes or refuses. Fixes change only what they name and keep every other value token for token:
-a missing or unusable `$insert_id` is stamped, a numeric id becomes a string, a missing `ip` becomes 0. The fast
-path over whole blocks is `event_blocks`; this module is its judge.
+Each rule accepts, fixes or refuses. Fixes change only what they name and keep every other value token for
+token: a missing or unusable `$insert_id` is stamped, a numeric id becomes a string, a missing `ip` becomes 0.
+The fast path over whole blocks is `event_blocks`; this module is its judge.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NoReturn
 
 import msgspec
@@ -40,11 +40,13 @@ class EventRules:
 
     Attributes:
         insert_id: how a missing or unusable `$insert_id` is made.
-        identity: the project's identity model; it decides on events without distinct_id and on identity verbs.
-        default_ip: stamp `"ip": 0` where a record has no `ip`, so that it is not located at the sender's address.
+        identity: the project's identity model; it decides on events without distinct_id and on identity
+            verbs.
+        default_ip: stamp `"ip": 0` where a record has no `ip`, so that it is not located at the sender's
+            address.
     """
 
-    insert_id: InsertIdPolicy = InsertIdPolicy()
+    insert_id: InsertIdPolicy = field(default_factory=InsertIdPolicy)
     identity: IdentityModel = "simplified"
     default_ip: bool = True
 
@@ -76,8 +78,8 @@ def is_valid_insert_id(value: str) -> bool:
 def is_time_in_range(time: float, now_s: float) -> bool:
     """Returns whether a time in seconds or milliseconds lies between 1971 and an hour from now.
 
-    >>> is_time_in_range(1618716477, 1.7e9), is_time_in_range(1618716477000, 1.7e9), is_time_in_range(86400, 1.7e9)
-    (True, True, False)
+    >>> [is_time_in_range(time, 1.7e9) for time in (1618716477, 1618716477000, 86400)]
+    [True, True, False]
     """
     return limits.MIN_TIME_S <= time <= now_s + limits.MAX_FUTURE_S or (
         limits.MIN_TIME_MS <= time <= (now_s + limits.MAX_FUTURE_S) * 1000
@@ -218,7 +220,7 @@ def _refuse_syntax(line: bytes, said: str) -> NoReturn:
 
 
 def _explain_leniency(line: bytes, said: str) -> tuple[Reason, str]:
-    """Returns what is wrong with a line that Python's own, lenient parser reads and JSON's grammar does not."""
+    """Returns what is wrong with a line that Python's lenient parser reads and JSON's grammar does not."""
     if b"\\u" in line:
         return Reason.LONE_SURROGATE, "a \\u escape stands for half a character (lone surrogate)"
     return Reason.INVALID_JSON, f"not JSON: {said}"
@@ -268,7 +270,8 @@ def _check_time(properties: Mapping[str, msgspec.Raw], now_s: float) -> None:
     raise RecordRefused(
         Reason.FUTURE_TIME,
         "properties.time",
-        "'properties.time' is invalid: must not be more than an hour ahead, in seconds or milliseconds since epoch",
+        "'properties.time' is invalid: must not be more than an hour ahead, "
+        "in seconds or milliseconds since epoch",
     )
 
 
@@ -359,7 +362,7 @@ def _check_property_count(properties: dict[str, msgspec.Raw], edits: dict[str, m
         raise RecordRefused(
             Reason.TOO_MANY_KEYS,
             "properties",
-            f"'properties' is invalid: must have fewer than {limits.PROPERTIES_LIMIT} properties, has {count}",
+            f"'properties' is invalid: must have fewer than {limits.PROPERTIES_LIMIT} keys, has {count}",
         )
 
 

@@ -1,7 +1,7 @@
 """`$insert_id`: recipes that stamp one from the data alone, and the estimate of how many rows are identical.
 
-The recipe is versioned (`RECIPE`) and documented in docs/insert-ids.md. Changing what it yields for any record is
-a breaking change: a run that is repeated would import its records a second time.
+The recipe is versioned (`RECIPE`) and documented in docs/insert-ids.md. Changing what it yields for any
+record is a breaking change: a run that is repeated would import its records a second time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MISSING: Final = {"$missing": True}
 
 
 class FieldsMissing(ValueError):
-    """None of the fields that an id is made from is in the record, so that all such records would share one id."""
+    """None of the fields that an id is made from is in the record; all such records would share one id."""
 
 
 def _number(token: str) -> float | str:
@@ -45,11 +45,11 @@ def _parse(line: bytes) -> Any:
 
 
 def canonical(line: bytes) -> bytes:
-    """Returns a record's canonical JSON: keys sorted, no white space, strings and floats in one spelling.
+    r"""Returns a record's canonical JSON: keys sorted, no white space, strings and floats in one spelling.
 
     Integers keep all their digits. Of a key that stands twice, the last value counts.
 
-    >>> canonical(b'{"b": 1.50, "a": "\\\\u0041"}')
+    >>> canonical(b'{"b": 1.50, "a": "\\u0041"}')
     b'{"a":"A","b":1.5}'
     """
     return _encode(_parse(line))
@@ -65,9 +65,9 @@ def content_id(line: bytes) -> str:
 
 
 def line_id(line: bytes) -> str:
-    """Returns the id of a record's bytes, without the white space around them.
+    r"""Returns the id of a record's bytes, without the white space around them.
 
-    >>> line_id(b'{"a":1}\\r') == line_id(b'{"a":1}')
+    >>> line_id(b'{"a":1}\r') == line_id(b'{"a":1}')
     True
     """
     return _digest(line.strip(b" \t\r\n"))
@@ -132,9 +132,9 @@ class InsertIdPolicy:
 class IdSample:
     """A sample of stamped ids that tells how many rows were identical to another.
 
-    Keeps every id whose first `level` bits are zero and raises the level when it grows over `size`. Two rows with
-    one id are both in it or both not, so that the count within the sample, times 2**level, estimates the count
-    of all; below `size` distinct ids it is exact. Samples of parts add up to the sample of the whole.
+    Keeps every id whose first `level` bits are zero and raises the level when it grows over `size`. Two rows
+    with one id are both in it or both not, so that the count within the sample, times 2**level, estimates the
+    count of all; below `size` distinct ids it is exact. Samples of parts add up to the sample of the whole.
     """
 
     size: int = SAMPLE_SIZE

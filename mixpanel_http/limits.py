@@ -20,8 +20,8 @@ MAX_INSERT_ID_BYTES: Final = 36  # IMP: letters, digits and hyphen
 
 MIN_TIME_S: Final = 31_536_000  # IMP: 1971-01-01T00:00:00Z
 MAX_FUTURE_S: Final = 3600  # IMP: more than an hour ahead of Mixpanel's clock is refused
-# IMP takes seconds and milliseconds and does not say how it tells them apart. By size: as seconds, this is the
-# year 5138; as milliseconds, 1973-03-03.
+# IMP takes seconds and milliseconds and does not say how it tells them apart. By size: as seconds, this is
+# the year 5138; as milliseconds, 1973-03-03.
 MIN_TIME_MS: Final = 100_000_000_000
 
 # IMP, the complete list; it holds for distinct_id and $insert_id. Compared without regard to letter case, as

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.delivery import Stop
@@ -55,7 +56,7 @@ class OutcomeLedger(Protocol):
 
 
 @dataclass
-class CommitOutcomes(beam.PTransform):
+class CommitOutcomes(beam.PTransform[PCollection[BlockOutcome], PCollection[Counts]]):
     """Commits what became of each block: dead letters first, then progress, then the segment's completion.
 
     Any number of attempts at a segment leave one committed outcome. Yields each segment's counts.
@@ -69,7 +70,7 @@ class CommitOutcomes(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(self, outcomes: beam.PCollection[BlockOutcome]) -> beam.PCollection[Counts]:
+    def expand(self, outcomes: PCollection[BlockOutcome]) -> PCollection[Counts]:
         return outcomes | "Commit" >> beam.ParDo(_CommitFn(self.ledger))
 
     def display_data(self) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class _CommitFn(beam.DoFn):
             self._end_run(Stop(0, reason, limit=True))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Flushes what is left; a segment whose last block has not come is not complete, and nothing says it is."""
+        """Flushes what is left; a segment whose last block has not come is not complete."""
         for attempt in self._attempts.values():
             attempt.flush()
         self._attempts = {}

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import bz2
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, cast
 
 import zstandard
 from isal import isal_zlib
@@ -17,7 +17,8 @@ _MAGIC: Final = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"
 SUFFIXES: Final = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd"}
 _PIECE: Final = 1 << 20  # decompressed at once, at most: a bomb stays as flat as anything else
 _ZSTD_INPUT: Final = 1 << 10  # zstd's object takes no bound for its output: 1 KiB is at most some tens of MB
-_ERRORS: Final = (isal_zlib.error, zlib.error, OSError, EOFError, ValueError, zstandard.ZstdError)
+_ISAL_ERROR: Final = cast(type[Exception], isal_zlib.error)  # its stub takes the class for an instance
+_ERRORS: Final = (_ISAL_ERROR, zlib.error, OSError, EOFError, ValueError, zstandard.ZstdError)
 
 
 class DamagedFile(Exception):
@@ -36,9 +37,9 @@ class DamagedFile(Exception):
 
 
 def compression_of(head: bytes) -> str | None:
-    """Returns the compression that a file's first bytes tell, or None for a plain file.
+    r"""Returns the compression that a file's first bytes tell, or None for a plain file.
 
-    >>> compression_of(b"\\x1f\\x8b\\x08"), compression_of(b'{"event"')
+    >>> compression_of(b"\x1f\x8b\x08"), compression_of(b'{"event"')
     ('gzip', None)
     """
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
@@ -156,7 +157,7 @@ class _Zstd:
                 return
 
 
-_READERS: Final = {"gzip": _Gzip, "bz2": _Bz2, "zstd": _Zstd}
+_READERS: Final[dict[str, Callable[[], _Gzip | _Bz2 | _Zstd]]] = {"gzip": _Gzip, "bz2": _Bz2, "zstd": _Zstd}
 
 
 def _new(compression: str) -> _Gzip | _Bz2 | _Zstd:

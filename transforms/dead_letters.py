@@ -1,4 +1,4 @@
-"""Writes down refused records: one JSON object each, with what a person or a replay needs, and nothing secret."""
+"""Writes down refused records: a JSON object each, with what a person or a replay needs, nothing secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transforms.elements import Block
 
 VERSION: Final = 1
 _encode: Final = msgspec.json.Encoder().encode
-_is_json: Final = msgspec.json.Decoder(float_hook=str).decode
+_decode: Final = msgspec.json.Decoder(float_hook=str).decode
 
 
 class LinePlaces:
@@ -80,7 +80,7 @@ def dead_letters(
 
 def sent_insert_id(record: bytes) -> str | None:
     """Returns the `$insert_id` of a record as it was sent."""
-    value = msgspec.json.decode(record, float_hook=str)["properties"].get("$insert_id")
+    value = _decode(record)["properties"].get("$insert_id")
     return value if isinstance(value, str) else None
 
 
@@ -88,7 +88,7 @@ def _content(line: bytes) -> dict[str, Any]:
     """Returns the record itself, token for token, or its bytes where it is no JSON."""
     try:
         line.decode()
-        _is_json(line)
+        _decode(line)
     except (ValueError, RecursionError):
         return {"raw_b64": base64.b64encode(line).decode()}
     return {"record": msgspec.Raw(line.strip(b" \t\r\n"))}

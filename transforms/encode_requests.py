@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
 from mixpanel_http import limits
 from mixpanel_http.delivery import compress
@@ -37,7 +38,7 @@ def _request(lines: list[bytes], first: int, end: int) -> EncodedRequest:
 
 
 @dataclass
-class EncodeRequests(beam.PTransform):
+class EncodeRequests(beam.PTransform[PCollection[PreparedBlock], PCollection[EncodedBlock]]):
     """Packs each block's records into NDJSON requests and gzips them.
 
     Attributes:
@@ -55,7 +56,7 @@ class EncodeRequests(beam.PTransform):
                 f"a request holds 1 to {limits.MAX_RECORDS_PER_REQUEST} records, not {self.records}"
             )
 
-    def expand(self, blocks: beam.PCollection[PreparedBlock]) -> beam.PCollection[EncodedBlock]:
+    def expand(self, blocks: PCollection[PreparedBlock]) -> PCollection[EncodedBlock]:
         return blocks | "PackAndGzip" >> beam.ParDo(_EncodeFn(self.records, self.bytes))
 
     def display_data(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import PCollection
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
@@ -168,11 +169,12 @@ def _count_read(tally: Tally, encoded: EncodedBlock) -> None:
 
 
 @dataclass
-class ImportRequests(beam.PTransform):
+class ImportRequests(beam.PTransform[PCollection[EncodedBlock], PCollection[BlockOutcome]]):
     """Imports each block's requests, with several in flight, and yields what became of every record.
 
-    At least once: a request whose answer is lost is sent again, with the same `$insert_id`s, by which Mixpanel shows
-    one copy. Whatever the server or the network does is part of the outcome; nothing is raised for it.
+    At least once: a request whose answer is lost is sent again, with the same `$insert_id`s, by which
+    Mixpanel shows one copy. Whatever the server or the network does is part of the outcome; nothing is raised
+    for it.
 
     Attributes:
         destination: where to and as whom; holds references to secrets only.
@@ -189,7 +191,7 @@ class ImportRequests(beam.PTransform):
         if self.limits.in_flight < 1:
             raise ValueError(f"in_flight must be at least 1, not {self.limits.in_flight}")
 
-    def expand(self, blocks: beam.PCollection[EncodedBlock]) -> beam.PCollection[BlockOutcome]:
+    def expand(self, blocks: PCollection[EncodedBlock]) -> PCollection[BlockOutcome]:
         return blocks | "Import" >> beam.ParDo(_ImportFn(self.destination, self.limits, self.dry_run))
 
     def display_data(self) -> dict[str, Any]:
@@ -235,7 +237,7 @@ class _ImportFn(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._pending:
             for outcome in self._settled():
-                yield WindowedValue(outcome, MIN_TIMESTAMP, [GlobalWindow()])
+                yield WindowedValue(outcome, MIN_TIMESTAMP, (GlobalWindow(),))
 
     def teardown(self) -> None:
         if self._pool is not None:

@@ -1,4 +1,4 @@
-"""Cuts streams of bytes into blocks of whole lines, and files into ranges, so that every line is read once."""
+"""Cuts streams of bytes into blocks of whole lines, and files into ranges; every line is read once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GIANT_LINE_HEAD: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class GiantLine:
-    """A line that was too long to be held: its first bytes, its length without newline, and the hash of all of it."""
+    """A line too long to be held: its first bytes, its length without newline, and the hash of all of it."""
 
     head: bytes
     length: int
@@ -29,7 +29,8 @@ class GiantLine:
 def cut_blocks(chunks: Iterable[bytes], max_lines: int, max_bytes: int) -> Iterator[bytes | GiantLine]:
     """Yields a stream's bytes again, in blocks of whole lines.
 
-    A block has as many lines as fit into both limits, at least one; where the chunks begin and end makes no difference.
+    A block has as many lines as fit into both limits, at least one; where the chunks begin and end makes no
+    difference.
 
     Args:
         chunks: the stream, cut anywhere.
@@ -101,7 +102,10 @@ def _behind_first_line(data: bytes, start: int, giant_bytes: int, ended: bool) -
 
 
 def _after_line(data: bytes, start: int, lines: int, near: int) -> int:
-    """Returns the position behind the `lines`th line from `start`, searching from `near`, or 0 if there are fewer."""
+    """Returns the position behind the `lines`th line from `start`, or 0 if there are fewer.
+
+    Searches from `near`, backwards or forwards.
+    """
     missing = lines - data.count(b"\n", start, near)
     position = near
     while missing > 0:
@@ -121,7 +125,8 @@ def range_chunks(
 ) -> Iterator[tuple[int, bytes]]:
     """Yields (offset, bytes) of the lines that begin in a range of a file.
 
-    A line belongs to the range that holds its first byte; so any way to cut a file into ranges reads each line once.
+    A line belongs to the range that holds its first byte; so any way to cut a file into ranges reads each
+    line once.
 
     Args:
         read: returns the bytes from one offset to another.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
 from mixpanel_http.event_blocks import PreparedRecords, prepare_events
 from mixpanel_http.event_rules import EventRules, Place
@@ -48,10 +49,11 @@ def _prepare_around(
 
 
 @dataclass
-class PrepareRecords(beam.PTransform):
+class PrepareRecords(beam.PTransform[PCollection[Block], PCollection[PreparedBlock]]):
     """Validates a block's records, fixes what can be fixed and stamps `$insert_id`.
 
-    Ids come from the data alone, so that a block prepared twice yields the same records. What is refused rides along.
+    Ids come from the data alone, so that a block prepared twice yields the same records. What is refused
+    rides along.
 
     Attributes:
         rules: what the run asks of its records.
@@ -64,7 +66,7 @@ class PrepareRecords(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[PreparedBlock]:
+    def expand(self, blocks: PCollection[Block]) -> PCollection[PreparedBlock]:
         return blocks | "ValidateAndStamp" >> beam.ParDo(_PrepareFn(self.rules, self.clock))
 
     def display_data(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
 from transforms.elements import Block, Segment
 from transforms.segment_reader import BlockLimits, SegmentReader
@@ -27,11 +28,11 @@ class Progress(Protocol):
 
 
 @dataclass
-class ReadBlocks(beam.PTransform):
+class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
     """Reads each segment's lines, in order, as blocks of at most one request's worth.
 
-    Every line of a segment is in exactly one block, and an attempt at a segment always cuts the same blocks. A
-    file that cannot be read, or not to its end, is noted in the segment's last block and stops nothing.
+    Every line of a segment is in exactly one block, and an attempt at a segment always cuts the same blocks.
+    A file that cannot be read, or not to its end, is noted in the segment's last block and stops nothing.
 
     Attributes:
         storage: how the sources are reached.
@@ -48,7 +49,7 @@ class ReadBlocks(beam.PTransform):
         if self.limits.records < 1 or self.limits.bytes < 1:
             raise ValueError(f"a block holds at least one record, not {self.limits}")
 
-    def expand(self, segments: beam.PCollection[Segment]) -> beam.PCollection[Block]:
+    def expand(self, segments: PCollection[Segment]) -> PCollection[Block]:
         return segments | "Read" >> beam.ParDo(_ReadFn(self.storage, self.limits, self.progress))
 
     def display_data(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class FileSystem(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How a kind of storage is reached; options may hold references to secrets, which are resolved when it is opened.
+    """How a kind of storage is reached; references to secrets in it are resolved when it is opened.
 
     Attributes:
         options: handed to fsspec as they are (endpoint_url, anon, project, …).
@@ -54,7 +54,8 @@ class Storage:
         scheme = scheme_of(uri)
         options = resolve_all(self.options) if scheme != "file" else {}
         if scheme == "gs":
-            # gcsfs otherwise asks a gRPC service about each bucket first, which costs a minute where there is none.
+            # gcsfs otherwise asks a gRPC service about each bucket first, which costs a minute where there is
+            # none.
             os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         if scheme == "s3":
             options = {**options, "config_kwargs": {**_S3_CONFIG, **options.get("config_kwargs", {})}}

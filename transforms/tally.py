@@ -1,4 +1,4 @@
-"""The counts of a block, a segment or a run: what was read and what became of it, per file part and in total."""
+"""The counts of a block, a segment or a run: what was read and what became of it, by part and in total."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Counts:
     @property
     def balanced(self) -> bool:
         """True if every record read has exactly one outcome."""
-        return self.read == sum(getattr(self, name) for name in OUTCOMES)
+        outcomes: int = sum(getattr(self, name) for name in OUTCOMES)
+        return self.read == outcomes
 
     @property
     def settled(self) -> bool:
@@ -107,7 +108,7 @@ class Tally:
         self.add_apart_from_parts(other)
 
     def add_apart_from_parts(self, other: Tally) -> None:
-        """Adds another tally's numbers, except those by part: parts of two segments have nothing in common."""
+        """Adds another tally's numbers, except those by part: two segments have no part in common."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in _COUNTERS:

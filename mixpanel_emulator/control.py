@@ -13,7 +13,9 @@ from mixpanel_emulator.pieces import in_pieces
 from mixpanel_emulator.records import KINDS, Wanted, read_records
 from mixpanel_emulator.stats import Statistics
 from mixpanel_emulator.store import Store
-from mixpanel_emulator.wire import query, respond
+from mixpanel_emulator.wire import query, respond, whole_number
+
+MOST = 10**15
 
 
 class ControlApi:
@@ -73,5 +75,7 @@ def _wanted(request: Request) -> Wanted:
     kind = given.get("kind", "events")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}")
-    limit, offset = int(given.get("limit", "-1")), int(given.get("offset", "0"))
-    return Wanted(kind, given.get("event"), given.get("distinct_id"), limit, max(0, offset))
+    limit = whole_number(given, "limit", 0, MOST) if given.get("limit") else -1
+    return Wanted(
+        kind, given.get("event"), given.get("distinct_id"), limit, whole_number(given, "offset", 0, MOST)
+    )

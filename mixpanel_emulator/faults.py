@@ -4,9 +4,11 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -15,7 +17,7 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share: float | None = None
     seed: int = 0
     nth: list[int] | None = None
-    every: int | None = None
+    every: Annotated[int, msgspec.Meta(ge=1)] | None = None
     after_s: float = 0.0
     for_s: float | None = None
     times: int | None = None
@@ -24,16 +26,16 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Do(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What goes wrong. With a `status` nothing is stored unless `commit` says so; without one everything is."""
 
-    status: int | None = None
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] | None = None
     body: str | None = None
     headers: dict[str, str] = {}
     retry_after: int | Literal["http-date"] | None = None
     retry_after_s: int = 2
     html: bool = False
-    delay_ms: int = 0
-    delay_after_ms: int = 0
+    delay_ms: NotNegative = 0
+    delay_after_ms: NotNegative = 0
     reset: Literal["before", "after"] | None = None
-    cut_at: int | None = None
+    cut_at: NotNegative | None = None
     commit: bool | None = None
     terminated_early: bool = False
 

@@ -160,8 +160,7 @@ def start_emulator(
         )
         line = _first_line(process, START_S)
         if not line.startswith(ANNOUNCEMENT):
-            process.kill()
-            process.wait()
+            EmulatorProcess(process, "").kill()
             raise EmulatorError(f"the emulator did not start: {_tail(errors) or line or 'no word from it'}")
     return EmulatorProcess(process, line.removeprefix(ANNOUNCEMENT))
 

@@ -16,9 +16,10 @@ from mixpanel_emulator.expressions import Subject, compile_expression
 from mixpanel_emulator.query_api import query_error, refuse
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import Store
-from mixpanel_emulator.wire import is_form, query, respond
+from mixpanel_emulator.wire import is_form, query, respond, whole_number
 
 PAGE = 1000  # OAI-QRY
+MAX_PAGE = 10**9
 
 
 class ProfileQueryApi:
@@ -46,7 +47,7 @@ class ProfileQueryApi:
             return respond(query_error(request, 400, str(problem)))
 
     def _page(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        page = int(given.get("page") or 0)
+        page = whole_number(given, "page", 0, MAX_PAGE)
         session = given.get("session_id")
         if page > 0 and not session:
             raise ValueError("session_id is required for page > 0")

@@ -17,10 +17,12 @@ from mixpanel_emulator.expressions import Expression, compile_expression
 from mixpanel_emulator.reading import Filter, Shown, events_shown
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import Store
-from mixpanel_emulator.wire import query, respond
+from mixpanel_emulator.wire import query, respond, whole_number
 
 NAMES_DAYS = 31  # OAI-QRY: the names of the last 31 days
 NAMES_LIMIT = 255
+MAX_NAMES = 5000  # HL
+MAX_INTERVAL = 10_000
 SEGMENTS = 60  # SEG: segments shown by default
 MAX_SEGMENTS = 10_000  # SEG
 UNITS = ("minute", "hour", "day", "week", "month")
@@ -98,7 +100,10 @@ class QueryApi:
         period = _period(given, NAMES_DAYS)
         sql = "SELECT name FROM tally WHERE day >= ? AND day < ? GROUP BY name ORDER BY sum(events) DESC LIMIT ?"
         days = (period.start_ms // 86_400_000, period.end_ms // 86_400_000)
-        return [row[0] for row in self._store.rows(sql, (*days, int(given.get("limit", NAMES_LIMIT))))]
+        return [
+            row[0]
+            for row in self._store.rows(sql, (*days, whole_number(given, "limit", NAMES_LIMIT, MAX_NAMES)))
+        ]
 
 
 def refuse(request: Request, settings: Settings, quota: QuotaWindow) -> Answer | None:
@@ -129,14 +134,14 @@ def _asked(given: dict[str, str], names: list[str]) -> Asked:
         raise ValueError(f"unit must be one of {', '.join(UNITS)}")
     where = compile_expression(given["where"]) if given.get("where") else None
     wanted = Filter(_period(given, 30), names, where, distinct=True)
-    limit = min(MAX_SEGMENTS, int(given.get("limit", SEGMENTS)))
+    limit = whole_number(given, "limit", SEGMENTS, MAX_SEGMENTS)
     return Asked(wanted, unit, given.get("type", "general") == "unique", limit=limit)
 
 
 def _period(given: dict[str, str], days: int) -> Any:
     today = datetime.now(timezone.utc).date()
     last = date.fromisoformat(given["to_date"]) if given.get("to_date") else today
-    span = timedelta(days=int(given.get("interval", days)) - 1)
+    span = timedelta(days=max(1, whole_number(given, "interval", days, MAX_INTERVAL)) - 1)
     first = date.fromisoformat(given["from_date"]) if given.get("from_date") else last - span
     return period_of(first, last)
 

@@ -104,6 +104,13 @@ def _protocol(gauges: Gauges) -> type[asyncio.Protocol]:
                 gauges.disconnected()
             super().connection_lost(exc)
 
+        def eof_received(self) -> bool | None:  # type: ignore[override]
+            """Lets a client that has said all it had to say, and closed its side, have its answer."""
+            if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+                return None
+            self.cycle.keep_alive = False
+            return True
+
         def on_message_begin(self) -> None:
             self._head_bytes = 0
             super().on_message_begin()

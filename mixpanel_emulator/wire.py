@@ -1,9 +1,9 @@
 """Between ASGI and the endpoints: reading bodies within bounds, running the work beside the event loop, answering."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +16,7 @@ FORM_EXPANSION = 3  # percent-encoding writes a byte as three
 DRAINED_BYTES = (
     256 * 1024 * 1024
 )  # a body over the limit is read to its end up to here, so that its sender reads 413
+WHOLE_DIGITS = 18  # fits SQLite's integers
 WORKERS = 2  # more would only wait for the interpreter's lock; inflating and SQLite work outside of it
 
 Result = TypeVar("Result")
@@ -49,6 +50,14 @@ def is_form(request: Request) -> bool:
 def is_on(request: Request, name: str) -> bool:
     """Returns whether a query parameter is given and not 0."""
     return request.query_params.get(name, "") not in ("", "0", "false")
+
+
+def whole_number(given: Mapping[str, Any], name: str, default: int, most: int) -> int:
+    """Returns a parameter as a whole number from 0 to `most`, or raises `ValueError` naming it."""
+    text = str(given.get(name) or default)
+    if not text.isdecimal() or len(text) > WHOLE_DIGITS or int(text) > most:
+        raise ValueError(f"{name} must be a number from 0 to {most}")
+    return int(text)
 
 
 async def work(function: Callable[..., Result], *arguments: object) -> Result:

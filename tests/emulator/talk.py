@@ -4,6 +4,7 @@ import base64
 import gzip
 import http.client
 import json
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,12 @@ from urllib.parse import urlsplit
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+
+
+def connect(url: str) -> socket.socket:
+    """Returns a bare connection to the emulator."""
+    address = urlsplit(url)
+    return socket.create_connection((address.hostname or "", address.port or 0), timeout=60)
 
 
 class Reply(NamedTuple):

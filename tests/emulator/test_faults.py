@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import threading
 import time
 from email.utils import parsedate_to_datetime
@@ -13,10 +12,12 @@ import pytest
 
 from mixpanel_emulator.faults import Do, FaultBook, Script, When
 from mixpanel_emulator.process import EmulatorError, EmulatorProcess
-from tests.emulator.talk import Reply, basic, call, event, send
+from tests.emulator.talk import Reply, basic, call, connect, event, send
 
 
-def fault(do: dict[str, Any], when: dict[str, Any] | None = None, path: str | None = "/import") -> dict[str, Any]:
+def fault(
+    do: dict[str, Any], when: dict[str, Any] | None = None, path: str | None = "/import"
+) -> dict[str, Any]:
     return {"name": "fault", "path": path, "when": when or {}, "do": do}
 
 
@@ -27,10 +28,9 @@ def happened(emulator: EmulatorProcess) -> int:
 
 def raw_answer(emulator: EmulatorProcess, body: bytes = b"") -> bytes:
     """Returns every byte that came back before the connection ended."""
-    address = urlsplit(emulator.url)
     body = body or json.dumps(event()).encode()
     head = f"POST /import HTTP/1.1\r\nHost: x\r\nAuthorization: {basic('t')}\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+    with connect(emulator.url) as connection:
         connection.sendall(head.encode() + body)
         parts = []
         while part := connection.recv(65536):

@@ -1,5 +1,6 @@
 """The rate limit: a rolling window over events and bytes, on a clock of the test's own and over a socket."""
 
+import json
 from collections.abc import Callable
 
 from mixpanel_emulator.limiter import RateLimiter
@@ -97,6 +98,4 @@ def test_no_retry_after_is_sent_unless_asked_for(start: StartEmulator) -> None:
 
 
 def encoded(make: Callable[[], object]) -> bytes:
-    import json
-
     return json.dumps(make()).encode()

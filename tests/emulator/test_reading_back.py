@@ -22,7 +22,9 @@ def get(emulator: EmulatorProcess, path: str, **headers: str) -> Reply:
 
 def export(emulator: EmulatorProcess, **given: str) -> list[dict[str, Any]]:
     asked = {"from_date": "2023-11-15", "to_date": "2023-11-20", **given}
-    return [json.loads(line) for line in get(emulator, "/api/2.0/export?" + urlencode(asked)).body.splitlines()]
+    return [
+        json.loads(line) for line in get(emulator, "/api/2.0/export?" + urlencode(asked)).body.splitlines()
+    ]
 
 
 def three_days() -> list[dict[str, Any]]:
@@ -113,7 +115,12 @@ def test_reports_count_one_of_each_set_of_copies(emulator: EmulatorProcess) -> N
 
 def test_segmentation_splits_by_a_property_and_counts_people(emulator: EmulatorProcess) -> None:
     send(emulator.url, [event(n, time=START + n, plan=["a", "b", "b"][n % 3]) for n in range(9)])
-    asked = {"event": "Signup", "from_date": "2023-11-15", "to_date": "2023-11-15", "on": 'properties["plan"]'}
+    asked = {
+        "event": "Signup",
+        "from_date": "2023-11-15",
+        "to_date": "2023-11-15",
+        "on": 'properties["plan"]',
+    }
     values = get(emulator, "/api/query/segmentation?" + urlencode(asked)).json()["data"]["values"]
     assert values == {"a": {"2023-11-15": 3}, "b": {"2023-11-15": 6}}
     del asked["on"]
@@ -140,8 +147,15 @@ def test_profiles_are_read_page_by_page_until_nothing_is_left(emulator: Emulator
     session = ""
     for page, size in enumerate([1000, 500, 0]):
         fields = {"project_id": "1", "page": str(page), "session_id": session}
-        reply = call(emulator.url, "POST", path, urlencode(fields).encode(), {**AUTH, "Content-Type": FORM}).json()
-        assert (reply["page"], reply["page_size"], reply["total"], reply["status"]) == (page, 1000, 1500, "ok")
+        reply = call(
+            emulator.url, "POST", path, urlencode(fields).encode(), {**AUTH, "Content-Type": FORM}
+        ).json()
+        assert (reply["page"], reply["page_size"], reply["total"], reply["status"]) == (
+            page,
+            1000,
+            1500,
+            "ok",
+        )
         assert len(reply["results"]) == size
         seen += [row["$distinct_id"] for row in reply["results"]]
         session = reply["session_id"]
@@ -167,7 +181,9 @@ def test_profiles_are_narrowed_by_ids_expression_and_properties(emulator: Emulat
 
 
 def test_group_profiles_are_asked_for_by_their_key(emulator: EmulatorProcess) -> None:
-    body = json.dumps([{"$token": "t", "$group_key": "company", "$group_id": "acme", "$set": {"a": 1}}]).encode()
+    body = json.dumps(
+        [{"$token": "t", "$group_key": "company", "$group_id": "acme", "$set": {"a": 1}}]
+    ).encode()
     call(emulator.url, "POST", "/groups", body, {"Content-Type": JSON})
     fields = urlencode({"data_group_id": "company"}).encode()
     reply = call(emulator.url, "POST", "/api/query/engage", fields, {**AUTH, "Content-Type": FORM})

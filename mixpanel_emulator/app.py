@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -26,7 +26,15 @@ from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import Store
 from mixpanel_emulator.traffic import Traffic
 
+CLIENT_CLOSED_REQUEST = 499  # never seen by anybody; it is how a request is remembered that was never finished
 LEXICON_METHODS = ["GET", "POST", "PATCH", "DELETE"]
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+HANDLERS = {ClientDisconnect: _client_gone}
 
 
 class Emulator:
@@ -74,7 +82,7 @@ class Emulator:
             Route("/_emulator/faults", control.set_faults, methods=["POST"]),
             Route("/_emulator/reset", control.reset, methods=["POST"]),
         ]
-        self.app: ASGIApp = Traffic(Starlette(routes=routes), store, faults, self.gauges)
+        self.app: ASGIApp = Traffic(Starlette(routes=routes, exception_handlers=HANDLERS), store, faults, self.gauges)
 
     def _forget(self) -> None:
         self._limiter.clear()

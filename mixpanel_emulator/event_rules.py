@@ -116,6 +116,9 @@ class EventRules:
         ip: str = "",
     ) -> Event | Refusal:
         """Returns the event that a name and properties are, or why it is refused."""
+        if self._original and name in IDENTITY_EVENTS:
+            # CRID, ALIAS, MERGE: the published payloads of these have neither
+            properties, needs_insert_id = {"time": now_ms, **properties}, False
         time_ms = event_time_ms(properties.get("time"))
         insert_id = _text(properties.get("$insert_id"))
         distinct_id = self.distinct_id(name, properties, ip)

@@ -50,7 +50,9 @@ def test_import_data_arrives_however_old(emulator: EmulatorProcess) -> None:
     client(emulator).import_data(
         api_key="key", distinct_id="user-1", event_name="Old", timestamp=1420070400, api_secret="secret"
     )
-    client(emulator).import_data("key", "user-1", "Older", 1400000000)
+    account = mixpanel.ServiceAccountCredentials("user", "secret", "1")
+    sdk = mixpanel.Mixpanel("PROJECT_TOKEN", consumer=consumer(emulator, credentials=account))
+    sdk.import_data(None, "user-1", "Older", 1400000000)
     assert [stored["event"] for stored in events(emulator)] == ["Old", "Older"]
 
 
@@ -90,9 +92,12 @@ def test_every_group_call_changes_the_group_profile(emulator: EmulatorProcess) -
     assert profiles(emulator, "groups") == {}
 
 
-def test_alias_and_merge_join_identities(start: StartEmulator) -> None:
+def test_alias_and_merge_join_identities(start: StartEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     project = start(identity="original")
-    sdk = client(project)
+    # `alias` makes a consumer of its own, with the public addresses, whatever consumer the client was given.
+    ours = consumer(project)
+    monkeypatch.setattr(mixpanel, "Consumer", lambda: ours)
+    sdk = mixpanel.Mixpanel("PROJECT_TOKEN", consumer=ours)
     sdk.alias("alias-1", "user-1")
     sdk.merge("key", "user-1", "user-2", api_secret="secret")
     assert [stored["event"] for stored in events(project)] == ["$create_alias", "$merge"]
@@ -120,7 +125,11 @@ def test_the_buffered_consumer_sends_everything_in_batches(emulator: EmulatorPro
 def test_the_sdk_retries_an_outage_and_nothing_is_stored_twice_in_reports(emulator: EmulatorProcess) -> None:
     outage = {"name": "outage", "path": "/track", "when": {"times": 2}, "do": {"status": 503, "commit": True}}
     emulator.faults([outage])
-    client(emulator, retry_backoff_factor=0.01).track("user-1", "Signup", {"time": int(time.time())})
+    sender = consumer(emulator, retry_backoff_factor=0.01)
+    # The SDK retries over https only; the emulator speaks plain http.
+    sender._session.mount("http://", sender._session.get_adapter("https://"))
+    sdk = mixpanel.Mixpanel("PROJECT_TOKEN", consumer=sender)
+    sdk.track("user-1", "Signup", {"time": int(time.time())})
     counts = emulator.stats()
     assert counts["faults"] == {"outage": 2}
     assert (counts["stored"], counts["distinct"], counts["duplicates_that_differ"]) == (3, 1, 0)

@@ -1,7 +1,7 @@
-"""What an answer of `/import` means: the one table from statuses and transport errors to classes, and its reading.
+"""What an answer of `/import` means: the one table from statuses to classes, and its reading.
 
-After the failure taxonomy in docs/delivery.md. An answer counts as imported only where its numbers add up; what
-lies outside the documented contract is never taken for success.
+After the failure taxonomy in docs/delivery.md. An answer counts as imported only where its numbers add up;
+what lies outside the documented contract is never taken for success.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import orjson
 
@@ -33,7 +33,7 @@ class AnswerClass(Enum):
     FATAL = "fatal"  # not the data's fault: stop the run
 
 
-# Statuses that mean the same whatever the body says. What is in none of these ranges is decided below.
+# Statuses that mean the same whatever the body says. Others are decided below.
 STATUS_CLASSES: Final[Mapping[int, AnswerClass]] = {
     401: AnswerClass.FATAL,
     402: AnswerClass.FATAL,
@@ -124,7 +124,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, sent: int,
 
 
 def retry_after(value: str | None, now_s: float) -> float | None:
-    """Returns the seconds that a `Retry-After` header asks for, in either form, or None if it asks for nothing usable.
+    """Returns the seconds that a `Retry-After` header asks for, in either form, or None if it is not usable.
 
     >>> retry_after("7", 0.0), retry_after("Thu, 01 Jan 1970 00:00:09 GMT", 4.0), retry_after("soon", 0.0)
     (7.0, 5.0, None)
@@ -191,7 +191,7 @@ def _refused_records(content: Mapping[str, Any] | None, sent: int) -> tuple[Refu
     return tuple(found.values())
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -204,7 +204,7 @@ def _json_object(body: bytes) -> Mapping[str, Any] | None:
 
 
 def _message(content: Mapping[str, Any] | None, body: bytes) -> str:
-    """Returns the service's own words; of a body that is not JSON only what kind it is, as it may hold anything."""
+    """Returns the service's own words; of a body that is not JSON only its kind: it may hold anything."""
     if content is not None:
         error = content.get("error")
         return str(error if error is not None else content.get("status", ""))[:_MESSAGE_LENGTH]

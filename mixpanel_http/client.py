@@ -1,7 +1,7 @@
 """The one HTTP client for Mixpanel: pooled connections, explicit limits, nothing taken from the environment.
 
-urllib3 is used directly, with its own retries and redirects off: a redirected POST must not become a GET, and neither
-`.netrc` nor proxy variables may change where records and credentials go.
+urllib3 is used directly, with its own retries and redirects off: a redirected POST must not become a GET, and
+neither `.netrc` nor proxy variables may change where records and credentials go.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Destination:
 def check_endpoint(url: str, allow_any: bool) -> str:
     """Returns an endpoint's base URL if records may go there.
 
-    Mixpanel's own hosts over https, and this machine's loopback addresses; any other host only if allowed by name.
+    Mixpanel's own hosts over https, and this machine's loopback addresses; any other only if allowed by name.
 
     Raises:
         EndpointRefused: with what is wrong.
@@ -105,7 +105,8 @@ def check_endpoint(url: str, allow_any: bool) -> str:
         return base
     if not allow_any:
         raise EndpointRefused(
-            f"{parts.hostname} is neither Mixpanel's nor this machine; set destination.allow_any_endpoint: true to mean it"
+            f"{parts.hostname} is neither Mixpanel's nor this machine; "
+            "set destination.allow_any_endpoint: true to mean it"
         )
     if parts.scheme != "https":
         raise EndpointRefused("records and credentials leave this machine over https only")
@@ -144,7 +145,7 @@ class ImportClient:
         pool = {"maxsize": connections, "block": True, "retries": False, "timeout": timeout}
         if destination.base_url.startswith("https:"):
             pool["ssl_context"] = ssl.create_default_context()
-        self._pool = urllib3.connection_from_url(destination.base_url, **pool)  # type: ignore[arg-type]
+        self._pool = urllib3.connection_from_url(destination.base_url, **pool)
 
     def send(self, body: bytes, count: int) -> Answer:
         """Returns the answer to one request; a failed one is an answer too.

@@ -1,7 +1,7 @@
 """Delivers requests: retries, halves, isolates, and says for every record what became of it.
 
-The one retry layer of the project. `Deliverer.deliver` returns normally whatever the server or the network does;
-what must stop the run is part of what it returns.
+The one retry layer of the project. `Deliverer.deliver` returns normally whatever the server or the network
+does; what must stop the run is part of what it returns.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run must not go on: the status, or 0, and what was said; `limit` if a limit of the run's own was met."""
+    """Why a run must not go on: the status, or 0, and what was said; `limit` if it is one of the run's own."""
 
     status: int
     message: str
@@ -72,7 +72,7 @@ class Stop:
 class Receipt:
     """What became of the records of one request; the counts and rejections add up to its records.
 
-    `rejections` carry the record's index in the request. `ranges` say for stretches of the request (first index,
+    `rejections` carry the record's index in the request. `ranges` say for stretches of it (first index,
     records, the count's name) what became of those of them that no rejection names.
     """
 
@@ -93,7 +93,7 @@ class Receipt:
     stop: Stop | None = None
 
     def settle(self, first: int, count: int, fate: str, refused: int = 0) -> None:
-        """Notes that a stretch of records was imported, undelivered or not attempted, except the `refused`."""
+        """Notes that a stretch was imported, undelivered or not attempted, except the `refused`."""
         setattr(self, fate, getattr(self, fate) + count - refused)
         self.ranges.append((first, count, fate))
 
@@ -116,7 +116,7 @@ class Deliverer:
         random_uniform: Callable[[float, float], float] = random.uniform,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Takes the client and how to pace and retry; `wait`, `random_uniform` and `monotonic` are for tests."""
+        """Takes the client and how to pace and retry; what has a default is for tests."""
         self._client = client
         self._pace = pace
         self._policy = policy
@@ -214,7 +214,7 @@ class Deliverer:
             retry=tenacity.retry_if_result(self._is_worth_a_retry),
             wait=self._wait_before_retry,
             stop=tenacity.stop_any(
-                self._has_tried_enough, tenacity.stop_after_delay(self._policy.give_up_after_s)
+                _Stop(self._has_tried_enough), tenacity.stop_after_delay(self._policy.give_up_after_s)
             ),
             sleep=lambda seconds: self._sleep(seconds, receipt),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
@@ -250,7 +250,7 @@ class Deliverer:
         return answer.kind in _RETRIED and self._stop is None
 
     def _has_tried_enough(self, state: tenacity.RetryCallState) -> bool:
-        answer: Answer = state.outcome.result() if state.outcome else None
+        answer = _answer_of(state)
         if answer.kind is AnswerClass.PROTOCOL:
             return state.attempt_number >= PROTOCOL_TRIES
         if not answer.sent and not self._answered and state.attempt_number >= UNREACHABLE_TRIES:
@@ -261,7 +261,7 @@ class Deliverer:
 
     def _wait_before_retry(self, state: tenacity.RetryCallState) -> float:
         """Returns full jitter under a doubling bound, or what the service asks for if that is longer."""
-        answer: Answer = state.outcome.result() if state.outcome else None
+        answer = _answer_of(state)
         bound = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2 ** (state.attempt_number - 1))
         return max(answer.retry_after_s or 0.0, self._uniform(bound / 4, bound))
 
@@ -272,3 +272,19 @@ class Deliverer:
         started = self._monotonic()
         self._wait(seconds)
         receipt.waited_s += self._monotonic() - started
+
+
+class _Stop(tenacity.stop.stop_base):
+    """A condition to stop at, in the form that can be combined with others."""
+
+    def __init__(self, condition: Callable[[tenacity.RetryCallState], bool]) -> None:
+        self._condition = condition
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return self._condition(retry_state)
+
+
+def _answer_of(state: tenacity.RetryCallState) -> Answer:
+    assert state.outcome is not None
+    answer: Answer = state.outcome.result()
+    return answer

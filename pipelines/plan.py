@@ -110,7 +110,7 @@ def _must_be_whole(file: SourceFile, storage: Storage, filesystems: dict[str, Fi
     scheme = scheme_of(file.uri)
     if scheme not in filesystems:
         filesystems[scheme] = storage.open(file.uri)
-    return compression_of(filesystems[scheme].cat_file(path_of(file.uri), 0, 4)) is not None
+    return compression_of(filesystems[scheme].cat_file(path_of(file.uri), start=0, end=4)) is not None
 
 
 def _ranges(file: SourceFile, whole: bool) -> Iterator[FilePart]:

@@ -42,7 +42,7 @@ def _prepare_around(
     lines = block_lines(block)
     for index in torn:
         lines[index] = b""  # taken for a blank line, and then counted as what it is
-    prepared = prepare_events(b"\n".join(lines), rules, now_s, place)
+    prepared = prepare_events(b"\n".join(lines) + b"\n", rules, now_s, place)
     message = "the file's readable content ends inside this line"
     refusals = [Rejection(index, Reason.TRUNCATED_TAIL.value, None, message) for index in torn]
     return replace(prepared, blank=prepared.blank - len(torn), rejections=(*prepared.rejections, *refusals))

@@ -165,7 +165,7 @@ class _Stream:
             return
 
         def read(start: int, end: int) -> bytes:
-            data = filesystem.cat_file(path, start, end)
+            data = filesystem.cat_file(path, start=start, end=end)
             if len(data) != end - start:
                 raise _Changed(f"{part.uri}: {end - start} bytes expected at {start}, {len(data)} came")
             return data

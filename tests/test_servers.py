@@ -90,7 +90,10 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
     def command(ports: Sequence[int]) -> list[str]:
         return [sys.executable, "-c", "raise SystemExit('no disk left')"]
 
-    started = run_server("A server", command, lambda process, ports: None, tmp_path / "log")
+    def connect(process: object, ports: Sequence[int]) -> None:
+        raise ServerError("nobody answers")
+
+    started = run_server("A server", command, connect, tmp_path / "log")
 
     with pytest.raises(ServerError, match=r"A server: ended with 1; its log ends:\nno disk left"), started:
         pass

@@ -65,8 +65,8 @@ def _port(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mixpanel_emulator",
-        description="A local Mixpanel. The first line it prints is `listening on http://HOST:PORT`; open that address"
-        " in a browser to see what it holds. It serves this machine only.",
+        description="A local Mixpanel. The first line it prints is `listening on http://HOST:PORT`; open that"
+        " address in a browser to see what it holds. It serves this machine only.",
         epilog="settings and their defaults:\n" + settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

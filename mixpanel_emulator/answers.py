@@ -47,7 +47,7 @@ def error(status: int, message: str) -> Answer:
 
 
 def too_large(limit: int) -> Answer:
-    """Returns the 413 of a body over the limit, with the configured number in it (E413 tells to trust that one)."""
+    """Returns the 413 of a body over the limit, told with the configured number (E413)."""
     return error(413, f"request exceeds max limit of {limit} bytes")
 
 
@@ -85,8 +85,7 @@ def partly_imported(
 ) -> Answer:
     """Returns the 400 of a strict import with failures; the records that it does not list are stored."""
     rows: list[Any] = [refusal.message for _, refusal in failures] if strings else [
-        {"index": index, settings.failed_id_key: refusal.insert_id, "field": refusal.field, "message": refusal.message}
-        for index, refusal in failures
+        _failed_row(settings, index, refusal) for index, refusal in failures
     ]  # fmt: skip
     content = {
         "code": 400,
@@ -98,8 +97,13 @@ def partly_imported(
     return as_json(400, content)
 
 
+def _failed_row(settings: Settings, index: int, refusal: Refusal) -> dict[str, object]:
+    row = {"index": index, settings.failed_id_key: refusal.insert_id}
+    return {**row, "field": refusal.field, "message": refusal.message}
+
+
 def leniently_imported(count: int, failed: int, *, verbose: bool) -> Answer:
-    """Returns the answer of `strict=0`: always 200, JSON with a numeric status only when asked for (GO, SHEETS)."""
+    """Returns the answer of `strict=0`: always 200, and JSON only when asked for (GO, SHEETS)."""
     if not verbose:
         return plain(count > 0 or not failed)
     content: dict[str, object] = {"code": 200, "num_records_imported": count, "status": 0 if failed else 1}

@@ -26,7 +26,7 @@ from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import Store
 from mixpanel_emulator.traffic import Traffic
 
-CLIENT_CLOSED_REQUEST = 499  # never seen by anybody; it is how a request is remembered that was never finished
+CLIENT_CLOSED_REQUEST = 499  # how a request is remembered that was never finished; nobody sees it
 LEXICON_METHODS = ["GET", "POST", "PATCH", "DELETE"]
 
 
@@ -82,7 +82,8 @@ class Emulator:
             Route("/_emulator/faults", control.set_faults, methods=["POST"]),
             Route("/_emulator/reset", control.reset, methods=["POST"]),
         ]
-        self.app: ASGIApp = Traffic(Starlette(routes=routes, exception_handlers=HANDLERS), store, faults, self.gauges)
+        served = Starlette(routes=routes, exception_handlers=HANDLERS)
+        self.app: ASGIApp = Traffic(served, store, faults, self.gauges)
 
     def _forget(self) -> None:
         self._limiter.clear()
@@ -95,7 +96,7 @@ class Emulator:
 
 
 def _everywhere(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> list[Route]:
-    """Returns a query endpoint under both of its bases, with and without a slash at the end (OAI-QRY, UTILS, HL)."""
+    """Returns a query endpoint under both bases, with and without a last slash (OAI-QRY, UTILS, HL)."""
     bases = ("/api/query", "/api/2.0")
     return [
         Route(base + path + end, endpoint, methods=["GET", "POST"]) for base in bases for end in ("", "/")

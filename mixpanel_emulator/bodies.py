@@ -65,7 +65,7 @@ def find_records(body: bytes) -> list[Span]:
 
 
 def parse_json(raw: bytes) -> Any:
-    """Returns what a JSON text holds; unlike orjson alone it takes numbers that no float can hold, as infinity."""
+    """Returns what a JSON text holds; numbers that no float can hold are infinity."""
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -13,8 +13,8 @@ from mixpanel_emulator.settings import Settings
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 EARLIEST_MS = 365 * DAY_MS  # IMP: not before 1971-01-01
-# Seconds or milliseconds are told apart by size (how Mixpanel does is not said): read as seconds, any number from
-# here on lies beyond the year 2969; read as milliseconds, any number below lies before 1971.
+# Seconds or milliseconds are told apart by size (how Mixpanel does is not said): read as seconds, any number
+# from here on lies beyond the year 2969; read as milliseconds, any number below lies before 1971.
 FIRST_MILLISECOND_VALUE = 31_536_000_000
 FUTURE_MS = HOUR_MS  # IMP: more than 1 hour ahead of Mixpanel's clock is refused
 INSERT_ID_BYTES = 36  # IMP
@@ -87,7 +87,7 @@ class EventRules:
         return self.check(name, properties, now_ms, needs_insert_id=needs_insert_id, ip=ip)
 
     def read(self, raw: bytes) -> tuple[str, dict[str, Any]] | Refusal:
-        """Returns the name and the properties of a record that has the shape of an event, or why it has not."""
+        """Returns the name and the properties of a record in the shape of an event, or why it is none."""
         if len(raw) > self._settings.max_event_bytes:
             return Refusal(
                 "", f"event is invalid: exceeds max size of {self._settings.max_event_bytes} bytes"
@@ -246,7 +246,7 @@ def event_time_ms(value: object) -> int | None:
 
 
 def _text(value: object) -> str | None:
-    """Returns an id as text; numbers and booleans as JSON writes them (the banned list suggests that), null as None."""
+    """Returns an id as text; numbers and booleans as JSON writes them (the banned list suggests it)."""
     if type(value) is str or value is None:
         return value
     return orjson.dumps(value).decode()
@@ -258,7 +258,7 @@ def _shown_insert_id(record: dict[str, Any]) -> str:
 
 
 def _explain_malformed(raw: bytes) -> Refusal:
-    """Returns the refusal of a record that is no JSON; one with bytes that are no UTF-8 names its property."""
+    """Returns the refusal of a record that is no JSON; with bytes that are no UTF-8 it names the property."""
     not_json = Refusal("", "event is invalid: must be well-formed JSON")
     text = raw.decode("utf-8", "surrogateescape")
     try:

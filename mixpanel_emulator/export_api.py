@@ -149,7 +149,7 @@ def _line(shown: Shown, in_ms: bool) -> bytes:
 
 
 def _ending_early(lines: Iterator[bytes], exchange: Exchange) -> Iterator[bytes]:
-    """Yields the lines; when a fault says so, only the first half of a thousand, and then that the stream broke."""
+    """Yields the lines; when a fault says so, some of the first only, and then that it broke."""
     if not exchange.end_early:
         yield from lines
         return

@@ -27,7 +27,7 @@ class ExpressionError(ValueError):
 
 
 class Subject(NamedTuple):
-    """What an expression is evaluated on: properties of an event or of a profile, and what `event[...]` holds."""
+    """What an expression is evaluated on: properties of an event or profile, and `event[...]`."""
 
     properties: dict[str, Any]
     event: dict[str, Any]
@@ -39,7 +39,7 @@ Expression = Callable[[Subject], Any]
 def compile_expression(text: str) -> Expression:
     """Returns a function that evaluates an expression on a subject.
 
-    >>> compile_expression('properties["n"] > 2 and not properties["s"] == "x"')(Subject({"n": 3, "s": "y"}, {}))
+    >>> compile_expression('properties["n"] > 2 and not properties["n"] == 4')(Subject({"n": 3}, {}))
     True
     """
     parser = _Parser(_tokens(text))

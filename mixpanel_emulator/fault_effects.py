@@ -35,7 +35,7 @@ async def strike(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Answers a request as its faults say: every delay, then the first that does more; each is recorded when done."""
+    """Answers a request as its faults say: every delay, then the first that does more."""
     for fault in struck:
         await asyncio.sleep(fault.script.do.delay_ms / 1000)
         if _only_delays(fault.script.do):
@@ -148,6 +148,6 @@ async def _reset(scope: Scope, receive: Receive) -> None:
 
 
 async def _until_gone(receive: Receive) -> None:
-    """Waits until the server knows that the connection is gone; else it would answer with an error of its own."""
+    """Waits until the server knows that the connection is gone; else it would answer by itself."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""Faults on command: scripts that say which requests go wrong and how, and a count of those that really did."""
+"""Faults on command: scripts of which requests go wrong and how, and counts of what really did."""
 
 import random
 import threading
@@ -12,7 +12,7 @@ NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which of the matching requests a fault strikes; what is given must hold together, nothing given is all."""
+    """Which of the matching requests a fault strikes; what is given must hold together."""
 
     share: float | None = None
     seed: int = 0
@@ -24,7 +24,7 @@ class When(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Do(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What goes wrong. With a `status` nothing is stored unless `commit` says so; without one everything is."""
+    """What goes wrong. With a `status` nothing is stored unless `commit` says so."""
 
     status: Annotated[int, msgspec.Meta(ge=200, le=599)] | None = None
     body: str | None = None
@@ -63,7 +63,7 @@ class Fault:
         self._started = clock()
 
     def strikes(self, method: str, path: str) -> bool:
-        """Returns whether this request is struck; the same sequence of requests is struck the same way each time."""
+        """Returns whether this request is struck; the same sequence is struck the same way."""
         script = self.script
         if script.path not in (None, path.rstrip("/") or "/") or script.method not in (None, method):
             return False

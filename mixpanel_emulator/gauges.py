@@ -32,7 +32,7 @@ class Gauges:
         self._peak = self._requests
 
     def connected(self) -> None:
-        """Counts a connection at its first request; one that only ever asks the emulator's own side is not counted."""
+        """Counts a connection at its first request; one for the emulator's own side is not counted."""
         self._open += 1
         self._connections += 1
 

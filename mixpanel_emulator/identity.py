@@ -25,7 +25,7 @@ def link_devices(connection: sqlite3.Connection, events: Iterable[Event]) -> Non
 
 
 def apply_identity_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
-    """Applies `$identify`, `$create_alias` and `$merge` (Original); a rule that is broken breaks no request (AK-PROBE)."""
+    """Applies `$identify`, `$create_alias` and `$merge` (Original); breaking a rule is silent (AK-PROBE)."""
     for event in events:
         if event.name in IDENTITY_EVENTS:
             _apply(connection, event)

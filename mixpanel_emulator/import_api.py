@@ -101,9 +101,7 @@ class ImportApi:
     def _outcome(self, outcome: Outcome, strict: bool, verbose: bool, form: bool) -> Answer:
         accepted, refusals = outcome
         if form:
-            return answers.verbosely(answers.FAILED_VALIDATION if refusals else None) if verbose else answers.plain(
-                accepted > 0 or not refusals
-            )  # fmt: skip
+            return _of_form(accepted, len(refusals), verbose)
         if not strict:
             return answers.leniently_imported(accepted, len(refusals), verbose=verbose)
         if not refusals:
@@ -117,6 +115,13 @@ class ImportApi:
 
 def _encoding(request: Request) -> str:
     return request.headers.get("content-encoding", "").strip().lower()
+
+
+def _of_form(accepted: int, failed: int, verbose: bool) -> Answer:
+    """Returns the answer to a form post, as older SDKs know it (PY)."""
+    if verbose:
+        return answers.verbosely(answers.FAILED_VALIDATION if failed else None)
+    return answers.plain(accepted > 0 or not failed)
 
 
 def _malformed(problem: str, strict: bool) -> Answer:

@@ -125,8 +125,8 @@ class EventIntake:
     def _row(self, body: bytes, span: Span, event: Event) -> EventRow:
         start, length = span
         name, distinct_id, time_ms, insert_id, properties = event
-        # DEDUP: these four fields, and only these, tell copies of one event. The name's length keeps it apart from the
-        # distinct_id; the other two cannot hold a space.
+        # DEDUP: these four fields, and only these, tell copies of one event. The name's length keeps it apart
+        # from the distinct_id; the other two cannot hold a space.
         four = f"{time_ms} {insert_id or uuid4().hex} {len(name)} {name}{distinct_id}"
         identity = blake2b(four.encode(), digest_size=IDENTITY_BYTES).digest()
         source = self._source(event) if properties else None

@@ -100,7 +100,7 @@ class LexiconApi:
 
 
 def _merged(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """Returns the new definition with what its metadata leaves out taken from the old one; null clears (OAI-LEX)."""
+    """Returns the new definition with the metadata it leaves out from the old one; null clears (OAI-LEX)."""
     before = (old.get("metadata") or {}).get(METADATA) or {}
     after = (new.get("metadata") or {}).get(METADATA)
     if not before or (METADATA in (new.get("metadata") or {}) and after is None):

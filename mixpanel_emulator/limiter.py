@@ -11,7 +11,7 @@ SLOTS = 600  # the window is kept in steps of this part of it, so that memory do
 class RateLimiter:
     """A rolling window over events and uncompressed bytes; safe to use from several threads.
 
-    A request is admitted when it fits into what is left of the window; one that is refused takes nothing from it.
+    A request is admitted when it fits into what is left of the window; a refused one takes nothing from it.
     Records that fail validation count like any other (RATE: 400s count against the limit).
     """
 

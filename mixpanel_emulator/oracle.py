@@ -1,7 +1,7 @@
-"""Comparing a run with its input: what is missing, what nobody sent, what was changed on the way, what came twice.
+"""Comparing a run with its input: what is missing, made up, changed on the way, or came twice.
 
-It takes records as bytes from both sides and knows nothing of how they were read or sent. Numbers are compared as they
-are written, not as floats, so that 12345678901234567890123 that became 1.2345678901234568e22 is a difference.
+It takes records as bytes from both sides and knows nothing of how they were read or sent. Numbers are
+compared as they are written, not as floats: 12345678901234567890 that became 1.2345678901234567e19 differs.
 """
 
 import gzip
@@ -28,7 +28,8 @@ SELECT {what} FROM stored WHERE identity NOT IN (SELECT identity FROM expected) 
 """
 _ALTERED = """
 SELECT {what} FROM stored WHERE identity IN (SELECT identity FROM expected)
-  AND NOT EXISTS (SELECT 1 FROM expected WHERE expected.identity = stored.identity AND expected.content = stored.content)
+  AND NOT EXISTS (
+    SELECT 1 FROM expected WHERE expected.identity = stored.identity AND expected.content = stored.content)
   GROUP BY identity
 """
 
@@ -47,7 +48,7 @@ class Comparison:
 
     @property
     def is_clean(self) -> bool:
-        """Returns whether nothing was lost, made up or changed; copies are allowed, as Mixpanel merges them."""
+        """Returns whether nothing was lost, made up or changed; copies are, as Mixpanel merges them."""
         return not (self.missing or self.spurious or self.altered)
 
 
@@ -59,12 +60,11 @@ def compare(
     Args:
         expected: The records that should have arrived, one JSON object each, as they should have arrived.
         stored: The records that did, from `EmulatorProcess.records` or from `GET /_emulator/records`.
-        ignore: Properties that are left out of the comparison, such as `$insert_id` where it was stamped on the way.
-            Left out of what identifies a record, too: records that are the same otherwise then count as copies.
+        ignore: Properties that are left out of the comparison, such as an `$insert_id` stamped on the way.
+            They identify no record either: records that are otherwise the same are copies.
     """
-    database = sqlite3.connect(
-        "", isolation_level=None
-    )  # a temporary file: both sides may be larger than memory
+    # The empty name is a temporary file: both sides may be larger than memory.
+    database = sqlite3.connect("", isolation_level=None)
     try:
         database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES)
         for table, records in (("expected", expected), ("stored", stored)):
@@ -87,7 +87,7 @@ def compare_files(
 def canonical(raw: bytes, ignore: Collection[str] = ()) -> tuple[bytes, bytes]:
     """Returns digests of what identifies a record and of all of it; key order and white space do not matter.
 
-    >>> canonical(b'{"event":"a","properties":{"n":1,"m":2}}') == canonical(b'{"event":"a", "properties":{"m":2,"n":1}}')
+    >>> canonical(b'{"event":"a","properties":{"n":1}}') == canonical(b'{"properties":{"n":1},"event":"a"}')
     True
     """
     record = json.loads(raw, parse_int=_Token, parse_float=_Token)

@@ -28,8 +28,8 @@ _BY_MONTH = (
 _BY_NAME = "SELECT name, sum(events) AS total FROM tally GROUP BY name ORDER BY total DESC, name"
 _REASONS = "SELECT field, message, count(*) AS total FROM refused GROUP BY 1, 2 ORDER BY total DESC LIMIT 25"
 _REQUESTS = (
-    "SELECT received_ms, took_ms, method, path, status, records, stored, refused, bytes_raw, bytes_wire, fault"
-    " FROM request ORDER BY id DESC LIMIT 25"
+    "SELECT received_ms, took_ms, method, path, status, records, stored, refused, bytes_raw, bytes_wire,"
+    " fault FROM request ORDER BY id DESC LIMIT 25"
 )
 _PER_SECOND = (
     "SELECT (received_ms - ?1) / 1000 AS second, status, count(*), sum(stored) FROM request"

@@ -1,58 +1,75 @@
 """The page at `/`, as one document: it fetches what it shows and needs nothing from elsewhere.
 
-What comes from records only ever becomes text of an element, never markup; the policy in the headers is the second lock.
+What comes from records only ever becomes text of an element, never markup;
+  the policy in the headers is the second lock.
 """
 
 import base64
 import hashlib
 
 _STYLE = """
-:root { color-scheme: light dark; --bg: #f6f7f9; --card: #fff; --ink: #1c2430; --soft: #66717f; --line: #e3e7ec;
-  --main: #4f5bd5; --good: #2a9d6f; --warn: #d98a1f; --bad: #d1434b; --mono: ui-monospace, Menlo, Consolas, monospace; }
+:root { color-scheme: light dark; --bg: #f6f7f9; --card: #fff; --ink: #1c2430; --soft: #66717f;
+  --line: #e3e7ec;
+  --main: #4f5bd5; --good: #2a9d6f; --warn: #d98a1f; --bad: #d1434b;
+    --mono: ui-monospace, Menlo, Consolas, monospace; }
 @media (prefers-color-scheme: dark) { :root { --bg: #12161c; --card: #1a2028; --ink: #e6eaf0; --soft: #93a0b0;
   --line: #2a323d; --main: #8b95f2; --good: #4cc38f; --warn: #e6a94a; --bad: #ec6a72; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--bg); color: var(--ink); font: 14px/1.45 system-ui, "Segoe UI", Roboto, sans-serif; }
+body { margin: 0; background: var(--bg); color: var(--ink);
+  font: 14px/1.45 system-ui, "Segoe UI", Roboto, sans-serif; }
 header { display: flex; align-items: baseline; gap: 14px; padding: 18px 24px 6px; flex-wrap: wrap; }
 h1 { font-size: 20px; margin: 0; } h2 { font-size: 14px; margin: 0 0 10px; font-weight: 650; }
 h2 small, header span { color: var(--soft); font-weight: 400; font-size: 13px; }
-#live::before { content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 50%; margin-right: 6px;
-  background: var(--soft); } #live.on::before { background: var(--good); } #live.off::before { background: var(--bad); }
-main { display: grid; grid-template-columns: repeat(12, 1fr); gap: 14px; padding: 12px 24px 32px; max-width: 1500px; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; min-width: 0;
+#live::before { content: ""; display: inline-block; width: 8px; height: 8px; border-radius: 50%;
+  margin-right: 6px;
+  background: var(--soft); } #live.on::before { background: var(--good); }
+    #live.off::before { background: var(--bad); }
+main { display: grid; grid-template-columns: repeat(12, 1fr); gap: 14px; padding: 12px 24px 32px;
+  max-width: 1500px; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 14px 16px; min-width: 0;
   grid-column: span 6; } section.wide { grid-column: span 12; } section.big { grid-column: span 8; }
 section.small { grid-column: span 4; }
-#tiles { grid-column: span 12; display: grid; grid-template-columns: repeat(auto-fit, minmax(135px, 1fr)); gap: 14px; }
+#tiles { grid-column: span 12; display: grid;
+  grid-template-columns: repeat(auto-fit, minmax(135px, 1fr)); gap: 14px; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
-.tile b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; } .tile span { color: var(--soft); }
+.tile b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
+  .tile span { color: var(--soft); }
 .tile.bad b { color: var(--bad); }
 svg { display: block; width: 100%; overflow: visible; } svg text { fill: var(--soft); font-size: 11px; }
 svg line { stroke: var(--line); }
 rect.main { fill: var(--main); } rect.good { fill: var(--good); } rect.warn { fill: var(--warn); }
 rect.bad { fill: var(--bad); } rect:hover { opacity: .75; }
 .scroll { overflow: auto; max-height: 340px; } table { border-collapse: collapse; width: 100%; }
-th { text-align: left; color: var(--soft); font-weight: 500; position: sticky; top: 0; background: var(--card); }
-td, th { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; white-space: nowrap; }
+th { text-align: left; color: var(--soft); font-weight: 500; position: sticky; top: 0;
+  background: var(--card); }
+td, th { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top;
+  white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } td.text { white-space: normal; }
 code { font: 12px/1.5 var(--mono); white-space: pre-wrap; overflow-wrap: anywhere; }
-details summary { cursor: pointer; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; max-width: 100%;
+details summary { cursor: pointer; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  max-width: 100%;
   font: 12px/1.6 var(--mono); } details { border-bottom: 1px solid var(--line); padding: 2px 0; }
 details code { display: block; padding: 6px 0 8px 16px; color: var(--soft); }
 .pill { border-radius: 99px; padding: 0 8px; color: #fff; font-size: 12px; background: var(--soft); }
-.pill.s2 { background: var(--good); } .pill.s4 { background: var(--warn); } .pill.s5, .pill.s0 { background: var(--bad); }
+.pill.s2 { background: var(--good); } .pill.s4 { background: var(--warn); }
+  .pill.s5, .pill.s0 { background: var(--bad); }
 .none { color: var(--soft); padding: 8px 0; }
 .key { color: var(--soft); font-size: 12px; font-weight: 400; margin-left: 10px; white-space: nowrap; }
-.key::before { content: ""; display: inline-block; width: 9px; height: 9px; border-radius: 2px; margin-right: 5px; }
+.key::before { content: ""; display: inline-block; width: 9px; height: 9px; border-radius: 2px;
+  margin-right: 5px; }
 .key.good::before { background: var(--good); } .key.warn::before { background: var(--warn); }
 .key.bad::before { background: var(--bad); }
-@media (max-width: 900px) { section, section.big, section.small { grid-column: span 12; } main { padding: 12px; } }
+@media (max-width: 900px) { section, section.big, section.small { grid-column: span 12; }
+  main { padding: 12px; } }
 """
 
 _BODY = """
 <header><h1>Mixpanel emulator</h1><span id="live">connecting</span><span id="span"></span></header>
 <main>
 <div id="tiles"></div>
-<section class="big"><h2>Events per <span id="unit">day</span> <small id="range"></small></h2><div id="days"></div></section>
+<section class="big"><h2>Events per <span id="unit">day</span>
+  <small id="range"></small></h2><div id="days"></div></section>
 <section class="small"><h2>Events by name</h2><div id="names"></div></section>
 <section class="wide"><h2><span id="minute-title">Requests of the last minute</span> <small>a second</small>
 <span class="key good">2xx</span><span class="key warn">4xx</span><span class="key bad">5xx, reset</span></h2>
@@ -62,7 +79,8 @@ _BODY = """
 <section class="wide"><h2>Refused records <small>by reason, then the latest</small></h2>
 <div id="reasons" class="scroll"></div><div id="refused" class="scroll"></div></section>
 <section class="big"><h2>Latest requests</h2><div id="requests" class="scroll"></div></section>
-<section class="small"><h2>Faults <small>that really happened</small></h2><div id="faults" class="scroll"></div></section>
+<section class="small"><h2>Faults <small>that really happened</small></h2><div id="faults" class="scroll">
+  </div></section>
 </main>
 """
 
@@ -110,7 +128,8 @@ function columns(id, series, fillGaps) {
   series.forEach(([at, count], i) => {
     const tall = Math.max(count ? 1 : 0, count / top * height);
     const wide = Math.max(0.5, Math.min(44, step * 0.82));
-    drawing.append(bar(i * step + (step - wide) / 2, height - tall, wide, tall, "main", `${at}: ${whole(count)}`));
+    drawing.append(bar(i * step + (step - wide) / 2, height - tall, wide, tall, "main",
+      `${at}: ${whole(count)}`));
   });
   const labels = Math.min(series.length, Math.max(2, Math.floor(width / 110)));
   for (let k = 0; k < labels; k++) {
@@ -139,7 +158,8 @@ function rows(id, names, others) {
     const shown = name.length > 34 ? name.slice(0, 33) + "…" : name;
     drawing.append(svg("text", {x: 0, y: i * high + 11}, shown));
     drawing.append(svg("text", {x: width, y: i * high + 11, "text-anchor": "end"}, whole(count)));
-    drawing.append(bar(0, i * high + 15, Math.max(1, count / top * width), 6, "main", `${name}: ${whole(count)}`));
+    drawing.append(bar(0, i * high + 15, Math.max(1, count / top * width), 6, "main",
+      `${name}: ${whole(count)}`));
   });
   fill(id, drawing);
 }
@@ -161,7 +181,8 @@ function minute(data) {
       const tall = s[name] / top * height;
       y -= tall;
       if (tall) drawing.append(bar(i * step + 1, y, step - 2, tall, name,
-        `${clock(data.minute_ends_ms - (60 - i) * 1000).slice(0, 8)}: ${whole(s[name])} requests, ${whole(s.stored)} stored`));
+        `${clock(data.minute_ends_ms - (60 - i) * 1000).slice(0, 8)}: ${whole(s[name])}
+          requests, ${whole(s.stored)} stored`));
     }
   });
   const ends = [[0, "start", 60], [width / 2, "middle", 30], [width, "end", 0]];
@@ -169,12 +190,14 @@ function minute(data) {
     drawing.append(svg("text", {x, y: height + 14, "text-anchor": anchor},
       clock(data.minute_ends_ms - ago * 1000).slice(0, 8)));
   fill("minute", drawing);
-  $("minute-title").textContent = data.is_live ? "Requests of the last minute" : "Requests of the run's last minute";
+  $("minute-title").textContent = data.is_live ?
+    "Requests of the last minute" : "Requests of the run's last minute";
 }
 function table(id, heads, lines, empty) {
   if (!lines.length) return fill(id, none(empty));
   const head = el("tr", {}, ...heads.map(([text, numeric]) => el("th", numeric ? {class: "n"} : {}, text)));
-  fill(id, el("table", {}, el("thead", {}, head), el("tbody", {}, ...lines.map(cells => el("tr", {}, ...cells)))));
+  fill(id, el("table", {}, el("thead", {}, head), el("tbody", {}, ...lines.map(cells => el("tr", {},
+    ...cells)))));
 }
 const cell = text => el("td", {}, text), number = text => el("td", {class: "n"}, text);
 const opened = new Set();
@@ -201,10 +224,13 @@ function refusedTitle(raw) {
   catch { return [raw.slice(0, 140), raw]; }
 }
 function tiles(counts, gauges) {
-  const tile = (text, value, bad) => el("div", {class: bad ? "tile bad" : "tile"}, el("b", {}, value), el("span", {}, text));
-  fill("tiles", tile("events stored", whole(counts.events)), tile("profile updates", whole(counts.profile_updates)),
+  const tile = (text, value, bad) => el("div", {class: bad ? "tile bad" : "tile"}, el("b", {}, value),
+    el("span", {}, text));
+  fill("tiles", tile("events stored", whole(counts.events)), tile("profile updates",
+    whole(counts.profile_updates)),
     tile("user profiles", whole(counts.profiles)), tile("group profiles", whole(counts.groups)),
-    tile("records refused", whole(counts.refused), counts.refused > 0), tile("requests", whole(counts.requests)),
+    tile("records refused", whole(counts.refused), counts.refused > 0), tile("requests",
+      whole(counts.requests)),
     tile("JSON received", bytes(counts.bytes_raw)), tile("on the wire", bytes(counts.bytes_wire)),
     tile("peak concurrency", whole(gauges.peak_concurrency)));
 }
@@ -214,24 +240,30 @@ function show(data) {
   const series = withGaps(data.series, data.unit);
   $("range").textContent = series.length ? `${series[0][0]} to ${series[series.length - 1][0]}` : "";
   $("span").textContent = data.counts.first_time
-    ? `requests from ${moment(data.counts.first_time)} to ${moment(data.counts.last_time)}` : "nothing received yet";
+    ? `requests from ${moment(data.counts.first_time)}
+      to ${moment(data.counts.last_time)}` : "nothing received yet";
   columns("days", series);
   rows("names", data.names, data.other_names);
   minute(data);
   unfolding("latest", data.latest.map(raw => [eventTitle(raw), raw]), "No events yet.");
-  unfolding("profiles", data.profiles.map(p => [p.group_key ? `${p.group_key}: ${p.id}` : p.id, p.properties]),
+  unfolding("profiles", data.profiles.map(p => [p.group_key ? `${p.group_key}: ${p.id}` : p.id,
+    p.properties]),
     "No profiles yet.");
   table("reasons", [["field"], ["message"], ["records", true]], data.reasons.map(([field, message, count]) =>
     [cell(field || "–"), el("td", {class: "text"}, message), number(whole(count))]), "Nothing was refused.");
   if (data.refused.length) unfolding("refused", data.refused.map(refusedTitle), ""); else fill("refused");
-  table("requests", [["time (UTC)"], ["request"], ["status"], ["records", true], ["refused", true], ["JSON", true],
+  table("requests", [["time (UTC)"], ["request"], ["status"], ["records", true], ["refused", true],
+    ["JSON", true],
     ["wire", true], ["ms", true], ["fault"]],
     data.requests.map(r => [cell(clock(r.received_ms)), cell(`${r.method} ${r.path}`),
-      el("td", {}, el("span", {class: "pill s" + String(r.status)[0]}, r.status || "none")), number(whole(r.records)),
-      number(whole(r.refused)), number(bytes(r.bytes_raw)), number(bytes(r.bytes_wire)), number(r.took_ms.toFixed(1)),
+      el("td", {}, el("span", {class: "pill s" + String(r.status)[0]}, r.status || "none")),
+        number(whole(r.records)),
+      number(whole(r.refused)), number(bytes(r.bytes_raw)), number(bytes(r.bytes_wire)),
+        number(r.took_ms.toFixed(1)),
       cell(r.fault || "")]), "No requests yet.");
   table("faults", [["fault"], ["times", true]],
-    Object.entries(data.faults).map(([name, count]) => [cell(name), number(whole(count))]), "No faults are set.");
+    Object.entries(data.faults).map(([name, count]) => [cell(name), number(whole(count))]),
+      "No faults are set.");
 }
 async function refresh() {
   try {
@@ -264,7 +296,7 @@ PAGE_HEADERS = {
 
 
 def _hash(text: str) -> str:
-    """Returns by what the policy knows a piece of this page; anything that a record smuggled in has another hash."""
+    """Returns by what the policy knows a piece of this page; nothing smuggled in has the same."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 

@@ -1,4 +1,4 @@
-"""The emulator as a process of its own, for runs that embed it and for tests; needs the standard library only."""
+"""The emulator as a process of its own, for runs that embed it and for tests; standard library only."""
 
 import contextlib
 import http.client
@@ -25,7 +25,7 @@ class EmulatorError(RuntimeError):
 
 
 class EmulatorProcess:
-    """A running emulator; leaving its `with` block stops it, and it ends with this process however that ends."""
+    """A running emulator; leaving its `with` block stops it, and it ends when this process does, however."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", url: str) -> None:
         """Takes over a process that listens at `url`."""
@@ -89,7 +89,7 @@ class EmulatorProcess:
         self._call("POST", "/_emulator/faults", json.dumps(list(scripts)).encode())
 
     def reset(self) -> None:
-        """Makes the emulator forget everything: records, counts, faults, and what was taken of the rate limit."""
+        """Makes the emulator forget everything: records, counts, faults, the rate limit's window."""
         self._call("POST", "/_emulator/reset")
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:

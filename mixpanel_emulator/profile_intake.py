@@ -1,4 +1,4 @@
-"""Taking profile updates in: each judged, applied to the stored profile, and the whole outcome committed at once."""
+"""Taking profile updates in: each judged and applied, and the whole outcome committed at once."""
 
 import sqlite3
 import time

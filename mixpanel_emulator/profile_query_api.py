@@ -87,7 +87,7 @@ class ProfileQueryApi:
 
 
 def data_group_id(group_key: str) -> str:
-    """Returns the number by which group profiles are asked for; 19 digits, as Mixpanel's, but made from the key."""
+    """Returns the number by which group profiles are asked for; 19 digits, but made from the key."""
     number = int.from_bytes(blake2b(group_key.encode(), digest_size=8).digest(), "big")
     return str(10**18 + number % (8 * 10**18))
 

@@ -98,7 +98,10 @@ class QueryApi:
 
     def _names(self, given: dict[str, str]) -> list[str]:
         period = _period(given, NAMES_DAYS)
-        sql = "SELECT name FROM tally WHERE day >= ? AND day < ? GROUP BY name ORDER BY sum(events) DESC LIMIT ?"
+        sql = (
+            "SELECT name FROM tally WHERE day >= ? AND day < ?"
+            " GROUP BY name ORDER BY sum(events) DESC, name LIMIT ?"
+        )
         days = (period.start_ms // 86_400_000, period.end_ms // 86_400_000)
         return [
             row[0]

@@ -1,7 +1,7 @@
 """Recognising ordinary events quickly, by decoding the few fields that decide and skipping the rest.
 
-Everything that is not clearly acceptable is left to the full rules, so this can only save time, never change a verdict;
-a property test holds the two together.
+Everything that is not clearly acceptable is left to the full rules, so this can only save time, never change
+a verdict; a property test holds the two together.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ QuickLook = Callable[[bytes, int], Event | None]
 
 
 def make_quick_look(settings: Settings, banned: frozenset[str]) -> QuickLook:
-    """Returns a function that returns the event that a record is, or None where the full rules have to look."""
+    """Returns a function from a record to its event, or to None where the full rules have to look."""
     decode = _decoder(settings).decode
     longest_banned = max(map(len, banned))
     original = settings.identity == "original"
@@ -37,7 +37,7 @@ def make_quick_look(settings: Settings, banned: frozenset[str]) -> QuickLook:
 
     # One function, long as it is: it runs once an event, and calls are what costs in Python.
     def look(raw: bytes, now_ms: int) -> Event | None:
-        # Two opening braces and no bracket: nothing is nested. Each property has a colon, so colons bound their number.
+        # Two opening braces and no bracket: nothing is nested. Colons bound the number of properties.
         if raw.count(b"{") != 2 or b"[" in raw or len(raw) > most_bytes or raw.count(b":") > most_properties:
             return None
         if not raw.isascii() and not _is_utf8(raw):

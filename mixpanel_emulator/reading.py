@@ -1,4 +1,4 @@
-"""Reading events back as Mixpanel shows them: times and ids resolved, limits applied, server properties added."""
+"""Reading events back as Mixpanel shows them: ids resolved, limits applied, server properties added."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence

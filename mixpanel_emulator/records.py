@@ -17,7 +17,8 @@ _SPANS = {
     "updates": "SELECT body, start, length, profile FROM profile_update WHERE :event IS NULL"
     " AND (:distinct_id IS NULL OR profile = :distinct_id)"
     " ORDER BY id LIMIT :limit OFFSET :offset",
-    "refused": "SELECT body, start, length, field, message FROM refused ORDER BY id LIMIT :limit OFFSET :offset",
+    "refused": "SELECT body, start, length, field, message FROM refused ORDER BY id"
+    " LIMIT :limit OFFSET :offset",
 }
 _PROFILES = (
     "SELECT group_key, id, properties FROM profile WHERE (group_key <> '') = :groups"
@@ -84,7 +85,7 @@ def _is_of(raw: bytes, distinct_id: str) -> bool:
 
 
 def _one_line(raw: bytes) -> bytes:
-    """Returns a record that an array held over several lines on one line; line breaks between tokens mean nothing."""
+    """Returns a record on one line; in an array it may have several, and breaks mean nothing there."""
     stripped = raw.strip()
     if b"\n" not in stripped and b"\r" not in stripped:
         return stripped

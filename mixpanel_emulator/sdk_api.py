@@ -34,7 +34,7 @@ NO_DATA = "data, missing or empty"
 
 
 class TrackRules:
-    """The rules of /track: a token in every event, nothing older than five days, no `$insert_id` asked for."""
+    """The rules of /track: a token in every event, and nothing older than five days."""
 
     def __init__(self, settings: Settings) -> None:
         """Prepares the rules that the settings choose."""
@@ -67,7 +67,7 @@ class TrackRules:
 
 
 class Endpoint(NamedTuple):
-    """What differs between the endpoints: what a batch is made of, who takes it in, and whether it is rated."""
+    """What differs between the endpoints: what a batch is of, who takes it in, whether it is rated."""
 
     noun: str
     most: int

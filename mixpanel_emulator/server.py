@@ -46,7 +46,7 @@ def address_of(opened: socket.socket) -> str:
 
 def serve(app: ASGIApp, opened: socket.socket, gauges: Gauges, on_ready: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT; `on_ready` is called once requests are answered."""
-    # A request makes thousands of short-lived objects and no cycles; looking for those after every 700 costs a tenth.
+    # A request makes thousands of objects and no cycles; looking for those after every 700 costs a tenth.
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
     config = uvicorn.Config(
@@ -64,7 +64,7 @@ def serve(app: ASGIApp, opened: socket.socket, gauges: Gauges, on_ready: Callabl
 
 
 def end_with_parent() -> None:
-    """Ends this process when its standard input does, that is, when the parent that holds the other end is gone."""
+    """Ends this process when its standard input does: the parent that holds the other end is gone."""
     threading.Thread(target=_watch_input, name="parent-watch", daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""What can be chosen about the emulated project: the variants where sources disagree, and the sizes of its limits."""
+"""What can be chosen about the emulated project: variants where sources disagree, and sizes of limits."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -71,7 +71,7 @@ def parse_settings(pairs: Iterable[str]) -> Settings:
 
 
 def make_settings(values: Mapping[str, str]) -> Settings:
-    """Returns the settings that a mapping of texts describes, or raises `SettingsError` naming what is wrong."""
+    """Returns the settings that texts describe, or raises `SettingsError` naming what is wrong."""
     lists = {field.name for field in fields(Settings) if field.default == ()}
     unknown = values.keys() - {field.name for field in fields(Settings)}
     if unknown:

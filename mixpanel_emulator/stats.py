@@ -16,7 +16,8 @@ SELECT count(*), total(copies), total(differ), total(copies * differ) FROM (
   SELECT count(*) AS copies, min(content) <> max(content) AS differ FROM event GROUP BY identity)
 """
 _SOURCES = """
-SELECT source, count(*), count(DISTINCT identity) FROM event WHERE source IS NOT NULL GROUP BY source ORDER BY source
+SELECT source, count(*), count(DISTINCT identity) FROM event WHERE source IS NOT NULL
+  GROUP BY source ORDER BY source
 """
 
 
@@ -30,7 +31,7 @@ class Statistics:
         self._kept: tuple[int, dict[str, Any]] = (-1, {})
 
     def read(self, *, exact: bool = True) -> dict[str, Any]:
-        """Returns all counts of one moment; without `exact` those that need a look at every event are left out."""
+        """Returns all counts of one moment; without `exact` not those that look at every event."""
         with self._lock, self._store.reading() as connection:
             counts = _request_counts(connection)
             counts |= _row_counts(connection)

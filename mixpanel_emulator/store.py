@@ -1,7 +1,7 @@
-"""The store: one SQLite file that holds every request body as it came, and a narrow row for each record in it.
+"""The store: one SQLite file that holds every request body as it came, and a narrow row for each record.
 
-Bodies stay compressed and are found again by their span, so an event costs about 70 bytes beside its share of the
-body, and a record can be given back byte for byte. Rows are counted by SQL when somebody asks, never in memory.
+Bodies stay compressed and records are found in them by their span, so an event costs about 70 bytes beside
+its share of the body, and can be given back byte for byte. Rows are counted by SQL, when asked.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS body (id INTEGER PRIMARY KEY, received_ms INTEGER, path TEXT, data BLOB);
 CREATE TABLE IF NOT EXISTS event (
-  id INTEGER PRIMARY KEY, body INTEGER, start INTEGER, length INTEGER, name TEXT, source TEXT, time_ms INTEGER,
-  identity BLOB, content INTEGER);
+  id INTEGER PRIMARY KEY, body INTEGER, start INTEGER, length INTEGER, name TEXT, source TEXT,
+  time_ms INTEGER, identity BLOB, content INTEGER);
 CREATE TABLE IF NOT EXISTS profile_update (
   id INTEGER PRIMARY KEY, body INTEGER, start INTEGER, length INTEGER, group_key TEXT, profile TEXT);
 CREATE TABLE IF NOT EXISTS refused (
@@ -34,8 +34,8 @@ CREATE TABLE IF NOT EXISTS refused (
 CREATE TABLE IF NOT EXISTS profile (
   group_key TEXT, id TEXT, properties TEXT, seen_ms INTEGER, PRIMARY KEY (group_key, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS request (
-  id INTEGER PRIMARY KEY, received_ms INTEGER, took_ms REAL, method TEXT, path TEXT, status INTEGER, records INTEGER,
-  stored INTEGER, refused INTEGER, bytes_raw INTEGER, bytes_wire INTEGER, fault TEXT);
+  id INTEGER PRIMARY KEY, received_ms INTEGER, took_ms REAL, method TEXT, path TEXT, status INTEGER,
+  records INTEGER, stored INTEGER, refused INTEGER, bytes_raw INTEGER, bytes_wire INTEGER, fault TEXT);
 CREATE TABLE IF NOT EXISTS tally (
   day INTEGER, name TEXT, events INTEGER, PRIMARY KEY (day, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS identity (id TEXT PRIMARY KEY, canonical TEXT) WITHOUT ROWID;
@@ -105,7 +105,7 @@ class Store:
     """The emulator's memory. Writing is one transaction a request; reading never waits for writing (WAL)."""
 
     def __init__(self, path: str = MEMORY) -> None:
-        """Opens or makes the store at `path`; `:memory:` is a file of its own that is gone when the process is."""
+        """Opens or makes the store at `path`; `:memory:` is a file that is gone with the process."""
         self._lock = threading.Lock()
         self._folder = tempfile.mkdtemp(prefix="mixpanel-emulator-") if path == MEMORY else None
         self._path = str(Path(self._folder) / "store.db") if self._folder else path
@@ -118,15 +118,15 @@ class Store:
         except sqlite3.Error as error:
             raise StoreError(f"cannot use {path} as a store: {error}") from error
         finally:
-            # A file that has lost its name goes with the process, even one that is killed, and never fills memory.
+            # A file that has lost its name goes with the process, even a killed one, and fills no memory.
             if self._folder:
                 shutil.rmtree(self._folder)
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30.0)
         connection.execute("PRAGMA journal_mode=WAL")
-        # OFF is enough: a commit is in the page cache before the answer leaves, and the page cache outlives kill -9.
-        # Only a power cut could lose it, and what is stored here can be sent again.
+        # OFF is enough: a commit is in the page cache before the answer leaves, and outlives kill -9. Only a
+        # power cut could lose it, and what is stored here can be sent again.
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("PRAGMA cache_size=-16000")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -145,7 +145,7 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Gives the writing connection in a transaction of its own; it is committed unless an error leaves the block."""
+        """Gives the writing connection in a transaction, committed unless an error leaves the block."""
         with self._lock:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -218,7 +218,7 @@ def insert_request(connection: sqlite3.Connection, row: RequestRow) -> None:
 
 
 def record_reader(connection: sqlite3.Connection) -> Callable[[int, Span], bytes]:
-    """Returns a function that gives a record back as it was sent; records of one body in a row inflate it once."""
+    """Returns a function that gives a record back as it was sent, inflating each body once."""
     held: tuple[int, bytes] = (0, b"")
 
     def read(body: int, span: Span) -> bytes:

@@ -1,4 +1,4 @@
-"""Around every request on Mixpanel's own paths: it is measured, remembered, and struck by the faults in force."""
+"""Around every request on Mixpanel's own paths: it is measured, remembered, and struck by faults."""
 
 import asyncio
 
@@ -51,7 +51,7 @@ class Traffic:
         return forward
 
     async def _remember(self, exchange: Exchange, status: int) -> None:
-        """Stores the request's row, once; before its answer leaves, so that who has the answer finds the row."""
+        """Stores the request's row, once, before its answer leaves: who has the answer finds the row."""
         if not exchange.logged:
             row = exchange.row(status)
             await asyncio.get_running_loop().run_in_executor(None, self._store.add_request, row)

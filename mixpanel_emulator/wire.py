@@ -1,4 +1,4 @@
-"""Between ASGI and the endpoints: reading bodies within bounds, running the work beside the event loop, answering."""
+"""Between ASGI and the endpoints: bounded bodies, work beside the event loop, answers."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -61,12 +61,12 @@ def whole_number(given: Mapping[str, Any], name: str, default: int, most: int) -
 
 
 async def work(function: Callable[..., Result], *arguments: object) -> Result:
-    """Returns what `function` returns, run beside the event loop on one of the few threads that take records in."""
+    """Returns what `function` returns, run on one of the few threads that take records in."""
     return await asyncio.get_running_loop().run_in_executor(_workers, function, *arguments)
 
 
 async def query(function: Callable[..., Result], *arguments: object) -> Result:
-    """Returns what `function` returns, run beside the event loop on one of the threads that read the store."""
+    """Returns what `function` returns, run on one of the threads that read the store."""
     return await asyncio.get_running_loop().run_in_executor(_queries, function, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""The documented cases of tests/data/error-cases.jsonl: expanding their placeholders, sending them, reading verdicts."""
+"""The documented cases of tests/data/error-cases.jsonl: expanding and sending them."""
 
 import base64
 import copy

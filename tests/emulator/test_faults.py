@@ -29,7 +29,13 @@ def happened(emulator: EmulatorProcess) -> int:
 def raw_answer(emulator: EmulatorProcess, body: bytes = b"") -> bytes:
     """Returns every byte that came back before the connection ended."""
     body = body or json.dumps(event()).encode()
-    head = f"POST /import HTTP/1.1\r\nHost: x\r\nAuthorization: {basic('t')}\r\nContent-Length: {len(body)}\r\n\r\n"
+    lines = [
+        "POST /import HTTP/1.1",
+        "Host: x",
+        f"Authorization: {basic('t')}",
+        f"Content-Length: {len(body)}",
+    ]
+    head = "\r\n".join([*lines, "", ""])
     with connect(emulator.url) as connection:
         connection.sendall(head.encode() + body)
         parts = []

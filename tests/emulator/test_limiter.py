@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from mixpanel_emulator.limiter import RateLimiter
 from tests.emulator.conftest import StartEmulator
-from tests.emulator.talk import event, recent, send
 from tests.emulator.talk import call as ask
+from tests.emulator.talk import event, recent, send
 
 
 class Clock:

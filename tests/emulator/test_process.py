@@ -154,7 +154,12 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed(tmp_path: Path) -> None:
         running = start_emulator(path)
         busy = threading.Event()
 
-        def flood(first: int, url: str = running.url, busy: threading.Event = busy) -> None:
+        def flood(
+            first: int,
+            url: str = running.url,
+            busy: threading.Event = busy,
+            enough: int = 3000 * (round_ + 1),
+        ) -> None:
             for number in range(first, first + 10**6, 50):
                 batch = [event(n) for n in range(number, number + 50)]
                 try:
@@ -163,7 +168,7 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed(tmp_path: Path) -> None:
                     return
                 if reply.status == 200:
                     acknowledged.extend(row["properties"]["$insert_id"] for row in batch)
-                if len(acknowledged) > 3000 * (round_ + 1):
+                if len(acknowledged) > enough:
                     busy.set()
 
         threads = [threading.Thread(target=flood, args=((round_ * 4 + k) * 10**6,)) for k in range(4)]

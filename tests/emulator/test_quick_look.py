@@ -78,7 +78,7 @@ def test_ordinary_events_are_recognised(chosen: Settings) -> None:
     )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(name=NAMES, properties=PROPERTIES, original=st.booleans(), ascii_only=st.booleans())
 def test_any_event_is_judged_alike(name: Any, properties: Any, original: bool, ascii_only: bool) -> None:
     chosen = Settings(identity="original" if original else "simplified", banned_ignore_case=True)
@@ -86,8 +86,8 @@ def test_any_event_is_judged_alike(name: Any, properties: Any, original: bool, a
     agree(text.encode("utf-8", "surrogatepass"), chosen)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(place=st.integers(0, 200), piece=st.binary(max_size=4), cut=st.integers(0, 3))
 def test_damaged_events_are_judged_alike(place: int, piece: bytes, cut: int) -> None:
-    whole = b'{"event":"E","properties":{"time":1700000000,"distinct_id":"u","$insert_id":"i","k":"v\\u00e9","n":-1.5e3}}'
+    whole = b'{"event":"E","properties":{"time":1700000000,"distinct_id":"u","$insert_id":"i","k":"\\u00e9"}}'
     agree(whole[:place] + piece + whole[place + cut :], Settings())

@@ -129,7 +129,7 @@ def test_segmentation_splits_by_a_property_and_counts_people(emulator: EmulatorP
 
 
 def test_event_names_come_most_frequent_first(emulator: EmulatorProcess) -> None:
-    send(emulator.url, three_days() + [{**event(50, time=START), "event": "E1"}])
+    send(emulator.url, [*three_days(), {**event(50, time=START), "event": "E1"}])
     path = "/api/query/events/names?from_date=2023-11-01&to_date=2023-11-30"
     assert get(emulator, path).json() == ["E1", "E0"]
 

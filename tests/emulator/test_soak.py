@@ -38,7 +38,7 @@ def batch(first: int) -> bytes:
 
 
 def flood(emulator: EmulatorProcess, first: int, requests: int) -> float:
-    """Returns how many seconds it took to send so many full requests, one after the other, not counting making them."""
+    """Returns how many seconds it took to send so many full requests, one after the other."""
     address = urlsplit(emulator.url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port)
     bodies = [batch(first + number * BATCH) for number in range(requests)]

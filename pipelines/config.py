@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -27,12 +28,16 @@ from mixpanel_http.insert_ids import InsertIdPolicy
 from mixpanel_http.secret_refs import SecretRef, is_reference
 
 MAX_CONFIG_BYTES: Final = 1_000_000
-MAX_ALIASES: Final = 50  # a file of nested aliases could otherwise expand without end
+MAX_ALIASES: Final = 20  # nested ones multiply: these few become some thousand values at most
 RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
-# Names of storage options whose values are secrets, wherever they stand in the options.
+# Names of options whose values are secrets, wherever they stand.
 _SECRET_OPTION: Final = re.compile(
-    r"(?i)(secret|password|passwd|session_?token|sas_?token|account_?key|private_?key)"
+    r"(?i)(secret|passw|token|account_?key|private_?key|api_?key|access_?key(?!_?id)|authorization|connection_?string)"
 ).search
+# gcsfs calls `token` what mostly is no secret: one of these words, or the path of a file.
+_GOOGLE_TOKENS: Final = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
+_CREDENTIALS_IN_URL: Final = re.compile(r"[A-Za-z0-9+.-]*://[^/\s]*@").match
+_BY_REFERENCE: Final = "a secret is given by reference only: env:NAME or file:PATH"
 
 
 class ConfigError(ValueError):
@@ -46,28 +51,66 @@ class ConfigError(ValueError):
 def _reference(value: object) -> object:
     """Refuses a secret that is given as such, without repeating it."""
     if not is_reference(value):
-        raise ValueError("a secret is given by reference only: env:NAME or file:PATH")
+        raise ValueError(_BY_REFERENCE)
     return value
 
 
+def _day(value: object) -> object:
+    """Refuses everything but a day that exists; a month or a time of day is not meant by chance."""
+    try:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+            return dt.date.fromisoformat(value)
+    except ValueError:
+        pass
+    raise ValueError("must be a day that exists, like 2024-01-31")
+
+
+def _number_as_text(value: object) -> object:
+    """Takes a number for its digits: an id of digits alone needs no quotes."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Reference = Annotated[str, BeforeValidator(_reference)]
+Day = Annotated[dt.date, BeforeValidator(_day)]
+Name = Annotated[str, BeforeValidator(_number_as_text)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        populate_by_name=False,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
 
 
 class DatesConfig(_Section):
     """A range of partitions, both ends included."""
 
-    from_: dt.date = Field(alias="from", description="first date, YYYY-MM-DD")
-    to: dt.date = Field(description="last date, YYYY-MM-DD")
+    from_: Day = Field(alias="from", description="first date, YYYY-MM-DD")
+    to: Day = Field(description="last date, YYYY-MM-DD")
 
     @model_validator(mode="after")
     def _in_order(self) -> DatesConfig:
         if self.to < self.from_:
             raise ValueError(f"'to' ({self.to}) is before 'from' ({self.from_})")
         return self
+
+
+def _check_uri(uri: str) -> None:
+    scheme, found, path = uri.partition("://")
+    if found and scheme not in ("s3", "gs", "file"):
+        raise ValueError(f"{scheme}:// is not supported; use s3://, gs://, file:// or a path")
+    if _CREDENTIALS_IN_URL(uri):
+        raise ValueError("holds credentials; give them in storage_options, by reference")
+    path = path if found else uri
+    if not path.strip("/ "):
+        raise ValueError("names no file")
+    if path.endswith("/") or (scheme in ("s3", "gs") and found and "/" not in path):
+        raise ValueError("names a folder; end it with a pattern, like /*.json or /** for all that is below")
+    if uri.count("{date}") > 1:
+        raise ValueError("{date} may stand in it once")
 
 
 class SourceConfig(_Section):
@@ -97,13 +140,7 @@ class SourceConfig(_Section):
     @classmethod
     def _usable(cls, value: str | list[str]) -> str | list[str]:
         for uri in [value] if isinstance(value, str) else value:
-            scheme = uri.split("://", 1)[0] if "://" in uri else "file"
-            if scheme not in ("s3", "gs", "file"):
-                raise ValueError(f"{scheme}:// is not supported; use s3://, gs://, file:// or a path")
-            if not uri.split("://", 1)[-1].strip("/"):
-                raise ValueError("names no file")
-            if uri.count("{date}") > 1:
-                raise ValueError("{date} may stand in it once")
+            _check_uri(uri)
         if not value:
             raise ValueError("names no file")
         return value
@@ -161,7 +198,7 @@ class CredentialsConfig(_Section):
     service_account: ServiceAccountConfig | None = Field(
         None, description="instead of a token; needs `project_id`"
     )
-    project_id: str | None = Field(None, description="the project's number, as text")
+    project_id: Name | None = Field(None, description="the project's number")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> CredentialsConfig:
@@ -192,6 +229,8 @@ class DestinationConfig(_Section):
             raise ValueError("emulator and endpoint exclude each other")
         if not self.emulator and self.credentials is None:
             raise ValueError("credentials are needed, unless emulator is true")
+        if self.endpoint is not None:
+            check_endpoint(self.endpoint, self.allow_any_endpoint)
         return self
 
     @field_validator("endpoint")
@@ -255,12 +294,13 @@ class LimitsConfig(_Section):
     retry: RetryConfig = Field(default_factory=RetryConfig, description="see below")
 
 
+_PERCENTAGE: Final = re.compile(r"(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%").fullmatch
+
+
 def _amount(value: object) -> object:
-    if isinstance(value, bool) or not (
-        (isinstance(value, int) and value >= 0)
-        or (isinstance(value, str) and re.fullmatch(r"(100|[0-9]{1,2})(\.[0-9]+)?%", value))
-    ):
-        raise ValueError('must be a count like 100 or a percentage like "1%"')
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_count and not (isinstance(value, str) and _PERCENTAGE(value)):
+        raise ValueError("must be a count like 100 or a percentage like 1%")
     return value
 
 
@@ -270,7 +310,7 @@ Amount = Annotated[int | str, BeforeValidator(_amount)]
 class RunConfig(_Section):
     """The run itself."""
 
-    id: str | None = Field(None, description="the run's name; made from the time if not given")
+    id: Name | None = Field(None, description="the run's name; made from the time if not given")
     state: str = Field(
         ".backfill", description="folder for ledger, dead letters, reports: a path, `s3://` or `gs://`"
     )
@@ -298,7 +338,9 @@ class RunConfig(_Section):
     def _known_scheme(cls, value: str) -> str:
         if "://" in value and value.split("://", 1)[0] not in ("s3", "gs", "file"):
             raise ValueError("must be a path, s3:// or gs://")
-        if not value.strip():
+        if _CREDENTIALS_IN_URL(value):
+            raise ValueError("holds credentials; give them in storage_options, by reference")
+        if not value.partition("://")[2 if "://" in value else 0].strip("/ "):
             raise ValueError("names no folder")
         return value
 
@@ -335,13 +377,6 @@ class Config(_Section):
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     run: RunConfig = Field(default_factory=RunConfig)
     beam: BeamConfig = Field(default_factory=BeamConfig)
-
-    @model_validator(mode="after")
-    def _endpoint_allowed(self) -> Config:
-        destination = self.destination
-        if destination.endpoint is not None:
-            check_endpoint(destination.endpoint, destination.allow_any_endpoint)
-        return self
 
     def event_rules(self) -> EventRules:
         """Returns the rules for this run's events."""
@@ -382,16 +417,38 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which otherwise lets the last of two equal keys win in silence."""
+    """PyYAML's safe loader without its surprises.
+
+    It otherwise lets the last of two equal keys win in silence, fails on a 30 February without saying where,
+    and takes 010 for eight and 1:30 for ninety.
+    """
+
+
+_PLAIN: Final = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _PLAIN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_PLAIN[0], re.compile(r"-?(0|[1-9][0-9]{0,99})$"), list("-0123456789"))
+_Loader.add_implicit_resolver(
+    _PLAIN[1],
+    re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]+)?([eE][-+]?[0-9]+)?$"),
+    list("-0123456789"),
+)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key, _ in node.value:
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key.value!r} stands twice", key.start_mark
-            )
+        problem = None
+        if not isinstance(key, yaml.ScalarNode):
+            problem = "a key is a name"
+        elif key.tag == "tag:yaml.org,2002:merge":
+            problem = "'<<' is not supported; write the keys out"
+        elif key.value in seen:
+            problem = f"the key {key.value!r} stands twice"
+        if problem:
+            raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         seen.add(key.value)
     return dict(loader.construct_pairs(node, deep=True))
 
@@ -400,19 +457,35 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def _parse_yaml(path: str, raw: bytes) -> dict[str, Any]:
+    values: object = None
     try:
         text = raw.decode()
-        if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)) > MAX_ALIASES:
-            raise ConfigError([f"{path}: more than {MAX_ALIASES} YAML aliases"])
-        values = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        if aliases <= MAX_ALIASES:
+            values = yaml.load(text, Loader=_Loader)
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: is no text in UTF-8"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: no valid YAML: nested too deep"]) from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise ConfigError([f"{path}{place}: no valid YAML: {problem}"]) from None
+        raise ConfigError([f"{path}{place}: no valid YAML: {_yaml_problem(error)}"]) from None
+    if aliases > MAX_ALIASES:
+        raise ConfigError([f"{path}: more than {MAX_ALIASES} YAML aliases"])
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: must hold sections like 'source:' and 'destination:'"])
     return values
+
+
+def _yaml_problem(error: Exception) -> str:
+    """Returns what is wrong in words that lead to the cause, for the traps that people fall into here."""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+    if "'\\t'" in problem:
+        return "a tab; YAML is indented by spaces"
+    if "but got '{'" in problem:
+        return f"{problem} (between braces a value with {{date}} needs quotes)"
+    return str(problem)
 
 
 def _apply(values: dict[str, Any], override: str) -> str | None:
@@ -422,12 +495,14 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     if not found or not all(names):
         return f"--set {key}: must look like key.path=value"
     try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        return f"--set {key}: the value is no valid YAML"
+        value = yaml.load(text, Loader=_Loader) if text else ""
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return f"--set {key}: the value is no valid YAML; a text with special characters needs quotes"
     section = values
     for name in names[:-1]:
-        inner = section.setdefault(name, {})
+        if section.get(name) is None:
+            section[name] = {}
+        inner = section[name]
         if not isinstance(inner, dict):
             return f"--set {key}: {name} has no keys"
         section = inner
@@ -437,14 +512,50 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
 
 def _lines(error: ValidationError) -> Iterator[str]:
     """Yields an error a line, with its path and without the value, which may be a secret."""
+    messages: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
-        path = ".".join(str(part) for part in detail["loc"] if not _is_union_arm(part)) or "configuration"
-        message = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "extra_forbidden":
-            message = "unknown key"
-        if detail["type"] == "missing":
-            message = "is required"
-        yield f"{path}: {message}"
+        path = ".".join(str(part) for part in detail["loc"] if not _is_union_arm(part))
+        messages.setdefault(path, []).append(_message(detail["type"], detail["msg"], detail["loc"]))
+    for path, found in messages.items():
+        # What may be one of several kinds fails once for each.
+        first, *others = found
+        rest = "".join(f" or {other.removeprefix('must be ')}" for other in others)
+        yield f"{path or 'configuration'}: {first}{rest}"
+
+
+_MESSAGES: Final = {
+    "missing": "is required",
+    "invalid_key": "a key is a name",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be a section with keys of its own",
+    "model_type": "must be a section with keys of its own",
+}
+
+
+def _message(kind: str, message: str, loc: Sequence[str | int]) -> str:
+    if kind == "extra_forbidden":
+        return f"unknown key; {_what_there_is(loc)}"
+    return _MESSAGES.get(kind) or message.removeprefix("Value error, ").replace("Input should", "must", 1)
+
+
+def _what_there_is(loc: Sequence[str | int]) -> str:
+    """Returns the key that was probably meant by the last one of a path, or all that its section has."""
+    section: type[BaseModel] = Config
+    for part in loc[:-1]:
+        section = next(s for s in _sections(section.model_fields[str(part)].annotation))
+    names = [field.alias or name for name, field in section.model_fields.items()]
+    close = difflib.get_close_matches(str(loc[-1]), names, 1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+
+
+def _sections(annotation: object) -> Iterator[type[BaseModel]]:
+    """Yields the section that a field holds, if it holds one."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield kind
 
 
 def _is_union_arm(part: str | int) -> bool:
@@ -453,17 +564,32 @@ def _is_union_arm(part: str | int) -> bool:
 
 def _without_plain_secrets(options: dict[str, Any]) -> dict[str, Any]:
     for key in _secret_options(options):
-        raise ValueError(f"{key}: a secret is given by reference only: env:NAME or file:PATH")
+        raise ValueError(f"{key}: {_BY_REFERENCE}")
     return options
 
 
-def _secret_options(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yields the paths of options that by their name hold a secret, and hold it in plain."""
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _secret_options(value, f"{prefix}{key}.")
-        elif _SECRET_OPTION(str(key)) and value is not None and not is_reference(value):
-            yield f"{prefix}{key}"
+def _secret_options(options: object, path: str = "") -> Iterator[str]:
+    """Yields the paths of options that by their name or form hold a secret, and hold it in plain."""
+    if isinstance(options, Mapping):
+        for key, value in options.items():
+            inner = f"{path}.{key}" if path else str(key)
+            if _is_plain_secret(str(key), value):
+                yield inner
+            else:
+                yield from _secret_options(value, inner)
+    elif isinstance(options, list):
+        for index, value in enumerate(options):
+            yield from _secret_options(value, f"{path}.{index}")
+    elif isinstance(options, str) and _CREDENTIALS_IN_URL(options):
+        yield path
+
+
+def _is_plain_secret(key: str, value: object) -> bool:
+    if not _SECRET_OPTION(key) or value is None or isinstance(value, (bool, Mapping)) or is_reference(value):
+        return False
+    if key == "token" and isinstance(value, str):
+        return value not in _GOOGLE_TOKENS and "/" not in value and not value.endswith(".json")
+    return True
 
 
 __all__ = ["Config", "ConfigError", "EndpointRefused", "load_config"]

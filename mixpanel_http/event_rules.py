@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
 from mixpanel_http import limits
-from mixpanel_http.insert_ids import FieldsMissing, InsertIdPolicy, _number, located
+from mixpanel_http.insert_ids import LONGEST_INTEGER, FieldsMissing, InsertIdPolicy, located
 from mixpanel_http.verdicts import Reason, RecordRefused
 
 IdentityModel = Literal["simplified", "original"]
@@ -25,7 +26,8 @@ Place = tuple[str, int]
 
 _FULL_INSERT_ID: Final = re.compile(rf"[0-9A-Za-z-]{{1,{limits.MAX_INSERT_ID_BYTES}}}").fullmatch
 _raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_any: Final = msgspec.json.Decoder(float_hook=_number).decode
+_decode: Final = msgspec.json.Decoder(float_hook=float).decode  # takes 1e999 too, as infinity
+_shorten_numbers: Final = partial(re.compile(rb"([0-9]{%d})[0-9]+" % (LONGEST_INTEGER - 2)).sub, rb"\1")
 _encode: Final = msgspec.json.Encoder().encode
 
 STAMPED_ID: Final = "stamped_insert_ids"
@@ -150,6 +152,14 @@ def refuse_size(size: int) -> NoReturn:
     )
 
 
+def _any(raw: bytes | msgspec.Raw) -> Any:
+    """Returns a JSON value for a rule to look at; a number beyond all bounds stays out of range."""
+    try:
+        return _decode(raw)
+    except msgspec.ValidationError:
+        return _decode(_shorten_numbers(bytes(raw)))
+
+
 def _others(properties: dict[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     return {key: value for key, value in properties.items() if key not in edits}
 
@@ -175,13 +185,18 @@ def refuse_utf8(line: bytes, position: int) -> NoReturn:
     field = None
     try:
         record = json.loads(line.decode("utf-8", "surrogateescape"))
-        field = next((f"properties.{k}" for k, v in record["properties"].items() if _is_broken(v)), None)
+        field = next((_field(k) for k, v in record["properties"].items() if _is_broken(v)), None)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         field = None
     name = field or "record"
     raise RecordRefused(
         Reason.INVALID_UTF8, field, f"{name} is invalid: string should be valid utf8 (byte {position})"
     )
+
+
+def _field(key: str) -> str:
+    """Returns a property's name as refusals show it: cut as Mixpanel cuts it, and fit to be written down."""
+    return f"properties.{key[: limits.MAX_STRING]}".encode(errors="replace").decode()
 
 
 def _is_broken(value: object) -> bool:
@@ -199,10 +214,7 @@ def _refuse_constant(token: str) -> NoReturn:
 def _refuse_syntax(line: bytes, said: str) -> NoReturn:
     """Raises the refusal that tells why a line is not JSON, with the position where it stops being JSON."""
     try:
-        json.loads(
-            line.decode("utf-8-sig" if said.endswith("(byte 0)") else "utf-8"),
-            parse_constant=_refuse_constant,
-        )
+        json.loads(line.decode(), parse_constant=_refuse_constant)
     except _NonFinite as error:
         reason, message = (
             Reason.NON_FINITE_NUMBER,
@@ -370,7 +382,7 @@ def _check_values(properties: Mapping[str, msgspec.Raw]) -> None:
     for key, raw in properties.items():
         value = _any(raw)
         if isinstance(value, (dict, list)):
-            _check_container(f"properties.{key}", value)
+            _check_container(_field(key), value)
 
 
 def _check_container(field: str, value: dict[str, Any] | list[Any]) -> None:

@@ -6,6 +6,7 @@ record is a breaking change: a run that is repeated would import its records a s
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ import xxhash
 RECIPE: Final = "v1"
 InsertIdMode = Literal["content", "line", "fields"]
 SAMPLE_SIZE: Final = 65_536
+LONGEST_INTEGER: Final = 4300  # characters; msgspec refuses a whole number from here on
 _MISSING: Final = {"$missing": True}
 
 
@@ -25,14 +27,18 @@ class FieldsMissing(ValueError):
     """None of the fields that an id is made from is in the record; all such records would share one id."""
 
 
-def _number(token: str) -> float | str:
+def _float(token: str) -> float | str:
     """Returns a number as such, or as its text where it lies beyond what a double holds."""
     value = float(token)
     return value if math.isfinite(value) else f"number:{token}"
 
 
+def _integer(token: str) -> int | str:
+    """Returns a whole number as such, or as its text where it has more digits than msgspec takes."""
+    return int(token) if len(token) < LONGEST_INTEGER else f"number:{token}"
+
+
 _decode: Final = msgspec.json.Decoder().decode
-_decode_any_number: Final = msgspec.json.Decoder(float_hook=_number).decode
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 _digest: Final = xxhash.xxh3_128_hexdigest
 
@@ -40,8 +46,8 @@ _digest: Final = xxhash.xxh3_128_hexdigest
 def _parse(line: bytes) -> Any:
     try:
         return _decode(line)
-    except msgspec.ValidationError:
-        return _decode_any_number(line)
+    except msgspec.ValidationError:  # a number that is too large or too long
+        return json.loads(line, parse_float=_float, parse_int=_integer)
 
 
 def canonical(line: bytes) -> bytes:

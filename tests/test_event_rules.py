@@ -357,7 +357,7 @@ def test_the_field_of_a_refusal_can_always_be_written_down(name: str) -> None:
 
 def test_a_good_record_keeps_its_own_bytes() -> None:
     record = (
-        b' { "properties" : {"ip":null,"\\u0074ime":1.7e9,"a":1.50,"a":-0, "distinct_id":"","$insert_id":"x"}'
+        b' {"properties" : {"ip":null,"\\u0074ime":1.7e9,"a":1.50,"a":-0,"distinct_id":"","$insert_id":"x"} ,'
         b'"event":"e", "extra" : [ ] }\t\r'
     )
 

@@ -382,10 +382,15 @@ def _check_values(properties: Mapping[str, msgspec.Raw]) -> None:
     for key, raw in properties.items():
         value = _any(raw)
         if isinstance(value, (dict, list)):
-            _check_container(_field(key), value)
+            check_container(_field(key), value)
 
 
-def _check_container(field: str, value: dict[str, Any] | list[Any]) -> None:
+def check_container(field: str, value: dict[str, Any] | list[Any]) -> None:
+    """Refuses a property's value that has too many keys or elements, or nests too deep.
+
+    Raises:
+        RecordRefused: naming the field.
+    """
     level: list[Any] = [value]
     for _ in range(limits.MAX_NESTING):
         for container in level:

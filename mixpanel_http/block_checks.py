@@ -1,0 +1,179 @@
+"""Clears whole blocks of events by a few passes over their bytes, or names the lines that need a closer look.
+
+Every check is conservative: what it clears cannot break the rule, what it names may. The judge of what it
+names is `event_rules.check_event`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeAlias, TypeGuard
+
+import msgspec
+import pyarrow as pa
+
+from mixpanel_http import limits
+from mixpanel_http.event_rules import check_container, is_time_in_range, is_valid_insert_id
+from mixpanel_http.verdicts import RecordRefused
+
+MaybeText: TypeAlias = str | msgspec.UnsetType
+
+# 250 keys of `"":0,` are 1,250 bytes, 250 elements of `0,` are 500: a shorter line cannot break those limits.
+# 250 and not 255, because stamping adds up to two properties.
+_FEW: Final = limits.PROPERTIES_LIMIT - 5
+_SHORT_FOR_KEYS: Final = 5 * _FEW
+_SHORT_FOR_ARRAYS: Final = 2 * _FEW
+# The record and its properties are two containers; each further one is at most one level.
+_FEW_CONTAINERS: Final = 2 + limits.MAX_NESTING
+# All disallowed ids but one are this short; the long one has no letters: only short ids need lower-casing.
+_LONGEST_SHORT_ID: Final = max(len(i) for i in limits.DISALLOWED_IDS if i.islower())
+_LONG_DISALLOWED: Final = next(i for i in limits.DISALLOWED_IDS if len(i) > _LONGEST_SHORT_ID)
+_ID_CHARACTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-"
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def is_utf8(data: bytes) -> bool:
+    """Returns whether bytes are valid UTF-8.
+
+    Arrow's validator takes a tenth of the time of `bytes.decode`, which has to build the text.
+
+    >>> is_utf8("naïve".encode()), is_utf8("naïve".encode("latin-1"))
+    (True, False)
+    """
+    if data.isascii():
+        return True
+    if len(data) >= 1 << 31:  # beyond Arrow's 32-bit offsets
+        return _is_decodable(data)
+    offsets = pa.py_buffer(struct.pack("<ii", 0, len(data)))
+    try:
+        pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(data)]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _is_decodable(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def bad_names(names: Sequence[str]) -> Iterable[int]:
+    """Returns the indices of blank names and identity verbs."""
+    if limits.IDENTITY_EVENTS.isdisjoint(names) and all(map(str.strip, names)):
+        return ()
+    return [i for i, name in enumerate(names) if name in limits.IDENTITY_EVENTS or not name.strip()]
+
+
+def bad_times(times: Sequence[float], now_s: float) -> Iterable[int]:
+    """Returns the indices of times before 1971 or too far ahead."""
+    if not times or (min(times) >= limits.MIN_TIME_S and max(times) <= now_s + limits.MAX_FUTURE_S):
+        return ()
+    return [i for i, time in enumerate(times) if not is_time_in_range(time, now_s)]
+
+
+def disallowed_ids(ids: Sequence[str]) -> Iterable[int]:
+    """Returns the indices of ids that Mixpanel takes for nobody's."""
+    short = [i.lower() for i in ids if len(i) <= _LONGEST_SHORT_ID]
+    if limits.DISALLOWED_IDS.isdisjoint(ids) and limits.DISALLOWED_IDS.isdisjoint(short):
+        return ()
+    return [i for i, value in enumerate(ids) if value.lower() in limits.DISALLOWED_IDS]
+
+
+def bad_insert_ids(ids: Sequence[MaybeText]) -> Iterable[int]:
+    """Returns the indices of ids that are there and that Mixpanel does not take."""
+    given = [i for i in ids if i is not msgspec.UNSET] if msgspec.UNSET in ids else ids
+    if not given or _are_plain_ids(given):  # type: ignore[arg-type]
+        return ()
+    return [i for i, value in enumerate(ids) if _is_text(value) and not is_valid_insert_id(value)]
+
+
+def _is_text(value: MaybeText) -> TypeGuard[str]:
+    return value is not msgspec.UNSET
+
+
+def _are_plain_ids(ids: Sequence[str]) -> bool:
+    lengths = set(map(len, ids))
+    joined = "".join(ids)
+    return (
+        max(lengths) <= limits.MAX_INSERT_ID_BYTES
+        and min(lengths) > _LONGEST_SHORT_ID
+        and joined.isascii()
+        and not joined.encode().translate(None, _ID_CHARACTERS)
+        and _LONG_DISALLOWED not in joined
+    )
+
+
+def crowded_lines(body: bytes, lines: int) -> set[int]:
+    """Returns the lines that have too many keys or elements, nest too deep, or may be too long.
+
+    Each line must be an event, so that it has at least two braces. Lines with an array are looked at one by
+    one; if the others have two braces each on average, none has more.
+
+    Args:
+        body: NDJSON without a final newline.
+        lines: its lines.
+    """
+    if _has_line_from(body, _SHORT_FOR_KEYS):
+        return _crowded_one_by_one(body)
+    found: set[int] = set()
+    with_arrays = braces = counted = index = 0
+    start = body.find(b"[")
+    while start >= 0:
+        first = body.rfind(b"\n", 0, start) + 1
+        end = body.find(b"\n", start)
+        line = body[first:end] if end >= 0 else body[first:]
+        with_arrays += 1
+        braces += line.count(b"{")
+        if is_crowded(line):
+            index += body.count(b"\n", counted, first)
+            counted = first
+            found.add(index)
+        start = body.find(b"[", end) if end >= 0 else -1
+    if body.count(b"{") - braces != 2 * (lines - with_arrays):
+        return _crowded_one_by_one(body)
+    return found
+
+
+def is_crowded(line: bytes) -> bool:
+    """Returns whether an event has too many keys or elements, nests too deep, or may be too long."""
+    size = len(line)
+    if size >= limits.MAX_RECORD_BYTES // 2:
+        return True
+    arrays = line.count(b"[")
+    if size >= (_SHORT_FOR_ARRAYS if arrays else _SHORT_FOR_KEYS) and line.count(b",") >= _FEW:
+        return _breaks_limits(line)
+    # Of objects that follow each other one stands for all: none of them nests the others.
+    containers = line.count(b"{") + arrays
+    crowd = containers > _FEW_CONTAINERS and containers - line.count(b"},{") > _FEW_CONTAINERS
+    return crowd and _breaks_limits(line)
+
+
+def _crowded_one_by_one(body: bytes) -> set[int]:
+    return {i for i, line in enumerate(body.split(b"\n")) if is_crowded(line)}
+
+
+def _breaks_limits(line: bytes) -> bool:
+    """Returns whether a look at all values finds too many or too deep ones, or is not possible."""
+    try:
+        properties = _decode(line)["properties"]
+        for name, value in properties.items():
+            if isinstance(value, (dict, list)):
+                check_container(name, value)
+    except (msgspec.ValidationError, RecordRefused, RecursionError):
+        return True
+    return len(properties) >= _FEW
+
+
+def _has_line_from(body: bytes, size: int) -> bool:
+    """Returns whether a line has `size` bytes or more, by leaping to the last newline within reach."""
+    start, end = 0, len(body)
+    while end - start >= size:
+        newline = body.rfind(b"\n", start, start + size)
+        if newline < 0:
+            return True
+        start = newline + 1
+    return False

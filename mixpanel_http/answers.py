@@ -1,74 +1,42 @@
-"""What an answer of `/import` means: the one table from statuses to classes, and its reading.
+"""Reads answers of `/import`: which class of the failure table one is, and which records it refuses.
 
-After the failure taxonomy in docs/delivery.md. An answer counts as imported only where its numbers add up;
-what lies outside the documented contract is never taken for success.
+An answer counts as imported only where its numbers add up; what lies outside the documented contract is never
+taken for success.
 """
 
 from __future__ import annotations
 
 import email.utils
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final, TypeGuard
 
+import msgspec
 import orjson
 
+from mixpanel_http.failure_table import (
+    ACTIONS,
+    PAGE_MAY_BE_A_FIREWALL,
+    Action,
+    AnswerClass,
+    broken_row,
+    status_row,
+)
+
 MAX_RETRY_AFTER_S: Final = 300.0
+PLAUSIBLE_RETRY_AFTER_S: Final = 86_400.0  # beyond a day it is a mistake or malice, and is not obeyed
 _MESSAGE_LENGTH: Final = 500
+_LARGEST: Final = re.compile(r"max limit of ([0-9]{4,12}) bytes")  # E413's sample
 
-
-class AnswerClass(Enum):
-    """What to do with an answer; the names are those of docs/delivery.md."""
-
-    OK = "ok"  # imported, the counts agree
-    PARTIAL = "partial"  # the listed records are refused, the others imported
-    THROTTLED = "throttled"  # too fast: slow down, send the same again
-    TRANSIENT = "transient"  # not committed, or certainly not sent: send the same again
-    AMBIGUOUS = "ambiguous"  # perhaps committed: send the same again, the ids make it harmless
-    TOO_LARGE = "too_large"  # halve it
-    RECORD = "record"  # some record is at fault, the answer does not say which: isolate it
-    PROTOCOL = "protocol"  # outside the contract: a few more tries, then undelivered
-    FATAL = "fatal"  # not the data's fault: stop the run
-
-
-# Statuses that mean the same whatever the body says. Others are decided below.
-STATUS_CLASSES: Final[Mapping[int, AnswerClass]] = {
-    401: AnswerClass.FATAL,
-    402: AnswerClass.FATAL,
-    403: AnswerClass.FATAL,
-    404: AnswerClass.FATAL,
-    405: AnswerClass.FATAL,
-    406: AnswerClass.FATAL,
-    408: AnswerClass.TRANSIENT,
-    409: AnswerClass.TRANSIENT,
-    410: AnswerClass.FATAL,
-    411: AnswerClass.FATAL,
-    413: AnswerClass.TOO_LARGE,
-    414: AnswerClass.FATAL,
-    415: AnswerClass.FATAL,
-    421: AnswerClass.FATAL,
-    422: AnswerClass.FATAL,
-    423: AnswerClass.TRANSIENT,
-    425: AnswerClass.TRANSIENT,
-    429: AnswerClass.THROTTLED,
-    431: AnswerClass.FATAL,
-    451: AnswerClass.FATAL,
-    500: AnswerClass.AMBIGUOUS,
-    501: AnswerClass.FATAL,
-    502: AnswerClass.AMBIGUOUS,
-    503: AnswerClass.TRANSIENT,
-    504: AnswerClass.AMBIGUOUS,
-    505: AnswerClass.FATAL,
-}
-# Refusals that are about the plan or the project, not about who asks (exit 7 instead of 3).
-REFUSED_FOR_GOOD: Final = frozenset({402, 451})
+SentIds = Callable[[], Sequence[str | None]]
+"""Returns the `$insert_id` of each record of a request; asked only where an answer names ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedRecord:
-    """One record that the service refused: its 0-based index in the request, and what the service said of it."""
+    """One refused record: its 0-based index in the request, and what the service said of it."""
 
     index: int
     field: str | None
@@ -82,11 +50,14 @@ class Answer:
     Attributes:
         kind: what it means.
         status: HTTP status, or 0 where no answer came.
-        label: `200`, `429`, … or the transport error's class, for counting.
+        label: `200`, `429`, …, or what broke, for counting.
         message: what the service said, cut and without the record's own values.
         refused: for PARTIAL, the records that are not imported.
         retry_after_s: the wait that the service asked for, in seconds, or None.
-        sent: False if the request certainly never left.
+        sent: False if the request certainly never left as a whole.
+        tries: how often the same bytes are sent with this answer, at most, or None.
+        largest_bytes: for TOO_LARGE, the limit that the service named, or None.
+        row_action: what to do, where it is not what is done about the class in general.
     """
 
     kind: AnswerClass
@@ -96,31 +67,69 @@ class Answer:
     refused: tuple[RefusedRecord, ...] = ()
     retry_after_s: float | None = None
     sent: bool = True
+    tries: int | None = None
+    largest_bytes: int | None = None
+    row_action: Action | None = None
+
+    @property
+    def action(self) -> Action:
+        """What is to be done about it."""
+        return self.row_action or ACTIONS[self.kind]
 
 
-def read_answer(status: int, headers: Mapping[str, str], body: bytes, sent: int, now_s: float) -> Answer:
+def no_ids() -> Sequence[str | None]:
+    """Returns no ids: entries that name an id and no index cannot be matched."""
+    return ()
+
+
+def read_answer(
+    status: int, headers: Mapping[str, str], body: bytes, sent: int, now_s: float, ids: SentIds = no_ids
+) -> Answer:
     """Returns what an answer to a request of `sent` events means.
 
     Args:
         status: HTTP status.
-        headers: the answer's headers, names in any case.
+        headers: the answer's headers, names in lower case.
         body: the answer's body, decoded of its transfer encodings.
         sent: how many events the request held.
         now_s: the clock, for a `Retry-After` that names a date.
+        ids: returns the ids that were sent.
     """
     content = _json_object(body)
     message = _message(content, body)
     if status == 200:
-        return _read_success(content, message, sent)
-    if status == 400:
-        return _read_refusal(content, message, sent)
+        problem = _problem_of_success(content, message, sent)
+        kind = AnswerClass.PROTOCOL if problem else AnswerClass.OK
+        return Answer(kind, 200, "200", problem)
+    if status == 400 and (refused := _refused_records(content, sent, ids)):
+        return Answer(AnswerClass.PARTIAL, 400, "400", message, refused)
+    row = status_row(status)
+    firewall = status in PAGE_MAY_BE_A_FIREWALL and content is None
+    limit = _LARGEST.search(message) if row.kind is AnswerClass.TOO_LARGE else None
     return Answer(
-        _class_of(status),
+        row.kind,
         status,
         str(status),
         message,
         retry_after_s=retry_after(headers.get("retry-after"), now_s),
+        tries=row.tries,
+        largest_bytes=int(limit[1]) if limit else None,
+        row_action=Action.PROBE if firewall else row.action,
     )
+
+
+def broken_answer(error: BaseException, whole: bool = True) -> Answer:
+    """Returns what it means that a request failed. The error's text stays out: it can hold the URL.
+
+    Args:
+        error: what was raised.
+        whole: whether all of the request's bytes had been given to the network.
+    """
+    row = broken_row(error)
+    sent = row.sent and whole
+    # What the service has only a part of it cannot have imported.
+    kind = AnswerClass.TRANSIENT if row.kind is AnswerClass.AMBIGUOUS and not whole else row.kind
+    return Answer(kind, 0, row.label, row.why, sent=sent)
 
 
 def retry_after(value: str | None, now_s: float) -> float | None:
@@ -137,58 +146,125 @@ def retry_after(value: str | None, now_s: float) -> float | None:
     else:
         try:
             seconds = email.utils.parsedate_to_datetime(text).timestamp() - now_s
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError, IndexError):
             return None
-    return min(seconds, MAX_RETRY_AFTER_S) if seconds > 0 else None
+    return min(seconds, MAX_RETRY_AFTER_S) if 0 < seconds <= PLAUSIBLE_RETRY_AFTER_S else None
 
 
-def _class_of(status: int) -> AnswerClass:
-    if status in STATUS_CLASSES:
-        return STATUS_CLASSES[status]
-    if 200 <= status < 300:
-        return AnswerClass.PROTOCOL
-    return AnswerClass.AMBIGUOUS if status >= 500 else AnswerClass.FATAL
+class _Properties(msgspec.Struct, gc=False):
+    insert_id: str | msgspec.UnsetType = msgspec.field(name="$insert_id", default=msgspec.UNSET)
 
 
-def _read_success(content: Mapping[str, Any] | None, message: str, sent: int) -> Answer:
+class _Event(msgspec.Struct, gc=False):
+    properties: _Properties
+
+
+_events: Final = msgspec.json.Decoder(_Event)
+
+
+def ids_of(body: bytes) -> list[str | None]:
+    r"""Returns the `$insert_id` of each event of an NDJSON body, or None where there is none.
+
+    >>> ids_of(b'{"properties":{"$insert_id":"a"}}\n{"properties":{}}')
+    ['a', None]
+    """
+    found = (event.properties.insert_id for event in _events.decode_lines(body))
+    return [i if isinstance(i, str) else None for i in found]
+
+
+def _problem_of_success(content: Mapping[str, Any] | None, message: str, sent: int) -> str:
+    """Returns why an answer with status 200 is not the documented success, or nothing."""
     if content is None:
-        return Answer(AnswerClass.PROTOCOL, 200, "200", f"not the documented JSON: {message}")
+        return f"not the documented JSON: {message}"
+    if content.get("status") != "OK" or content.get("code", 200) != 200:
+        return f"status 200, but: {message}"
+    if content.get("error") or content.get("failed_records"):
+        return f"status 200, but: {message}"
     imported = content.get("num_records_imported")
-    if content.get("status") != "OK" or content.get("error") or content.get("failed_records"):
-        return Answer(AnswerClass.PROTOCOL, 200, "200", f"status 200, but: {message}")
     if not _is_count(imported) or imported != sent:
-        return Answer(
-            AnswerClass.PROTOCOL, 200, "200", f"{sent} events sent, num_records_imported is {imported!r:.20}"
-        )
-    return Answer(AnswerClass.OK, 200, "200")
+        return f"{sent} events sent, num_records_imported is {imported!r:.20}"
+    return ""
 
 
-def _read_refusal(content: Mapping[str, Any] | None, message: str, sent: int) -> Answer:
-    refused = _refused_records(content, sent)
-    imported = content.get("num_records_imported") if content else None
-    if refused and _is_count(imported) and imported == sent - len(refused):
-        return Answer(AnswerClass.PARTIAL, 400, "400", message, refused)
-    return Answer(AnswerClass.RECORD, 400, "400", message)
-
-
-def _refused_records(content: Mapping[str, Any] | None, sent: int) -> tuple[RefusedRecord, ...]:
-    """Returns the listed records, one each, or nothing where the list cannot be matched to what was sent."""
+def _refused_records(content: Mapping[str, Any] | None, sent: int, ids: SentIds) -> tuple[RefusedRecord, ...]:
+    """Returns the refused records, one each, or nothing where list and numbers do not fit what was sent."""
     listed = content.get("failed_records") if content else None
-    if not isinstance(listed, list):
+    imported = content.get("num_records_imported") if content else None
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         return ()
+    places = _Places(sent, ids)
     found: dict[int, RefusedRecord] = {}
-    for entry in listed:
-        index = entry.get("index") if isinstance(entry, dict) else None
-        if not _is_count(index) or index >= sent:
+    for entry, index in places.of(listed):
+        if index is None:
             return ()
-        field = entry.get("field")
-        said = entry.get("message")
-        found[index] = RefusedRecord(
-            index,
-            field if isinstance(field, str) else None,
-            str(said if said is not None else "")[:_MESSAGE_LENGTH],
-        )
-    return tuple(found.values())
+        found.setdefault(index, _refused_record(entry, index))
+    adds_up = _is_count(imported) and imported == sent - len(found)
+    return tuple(found[index] for index in sorted(found)) if adds_up else ()
+
+
+def _refused_record(entry: Mapping[str, Any], index: int) -> RefusedRecord:
+    field, said = entry.get("field"), entry.get("message")
+    return RefusedRecord(
+        index,
+        field[:_MESSAGE_LENGTH] if isinstance(field, str) else None,
+        str(said if said is not None else "")[:_MESSAGE_LENGTH],
+    )
+
+
+class _Places:
+    """Finds the records that a list of refusals means, by index, by id, or by both where both are there."""
+
+    def __init__(self, sent: int, ids: SentIds) -> None:
+        self._sent = sent
+        self._ask = ids
+        self._ids: Sequence[str | None] | None = None
+        self._by_id: dict[str, list[int]] = {}
+        self._taken: defaultdict[str, int] = defaultdict(int)
+
+    def of(self, listed: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], int | None]]:
+        """Yields each entry with its record's index, or None where it contradicts itself or what was sent.
+
+        An entry beyond the request with no id of it is left out: it is about no record of ours, and the
+        numbers tell whether the others are all.
+        """
+        for entry in listed:
+            index = entry.get("index")
+            inside = index if _is_count(index) and index < self._sent else None
+            named = entry.get("insert_id", entry.get("$insert_id"))
+            if not isinstance(named, str) or not named:
+                if inside is not None:
+                    yield entry, inside
+                elif not _is_count(index):
+                    yield entry, None
+            elif inside is not None and self._id_at(inside) in (named, None):
+                yield entry, inside
+            elif self._positions(named):
+                yield entry, self._next_of(named)
+            elif inside is not None:
+                yield entry, None
+
+    def _id_at(self, index: int) -> str | None:
+        ids = self._all()
+        return ids[index] if index < len(ids) else None
+
+    def _positions(self, named: str) -> Sequence[int]:
+        self._all()
+        return self._by_id.get(named, ())
+
+    def _next_of(self, named: str) -> int:
+        """Returns the next record with an id: identical rows share one and are refused in turn."""
+        positions = self._positions(named)
+        position = positions[self._taken[named] % len(positions)]
+        self._taken[named] += 1
+        return position
+
+    def _all(self) -> Sequence[str | None]:
+        if self._ids is None:
+            self._ids = self._ask()
+            for position, value in enumerate(self._ids):
+                if value is not None:
+                    self._by_id.setdefault(value, []).append(position)
+        return self._ids
 
 
 def _is_count(value: object) -> TypeGuard[int]:
@@ -211,6 +287,3 @@ def _message(content: Mapping[str, Any] | None, body: bytes) -> str:
     if not body.strip():
         return "empty body"
     return "an HTML page" if body.lstrip()[:1] == b"<" else f"{len(body)} bytes that are no JSON object"
-
-
-__all__ = ["REFUSED_FOR_GOOD", "Answer", "AnswerClass", "RefusedRecord", "read_answer", "retry_after"]

@@ -7,19 +7,20 @@ neither `.netrc` nor proxy variables may change where records and credentials go
 from __future__ import annotations
 
 import base64
+import io
 import ipaddress
 import ssl
 import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
 from urllib3 import exceptions as transport
 
-from mixpanel_http.answers import Answer, AnswerClass, read_answer
+from mixpanel_http.answers import Answer, SentIds, broken_answer, no_ids, read_answer
 from mixpanel_http.secret_refs import SecretRef
 
 Region = Literal["us", "eu", "in"]
@@ -31,14 +32,11 @@ HOSTS: Final[dict[Region, str]] = {
 }
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 90.0
+ANSWER_TIMEOUT_S: Final = 120.0  # for a whole answer, however slowly it drips
 MAX_ANSWER_BYTES: Final = 4_000_000  # 2,000 refused records with long messages are far below
-
-_NOT_SENT: Final = (
-    transport.NewConnectionError,
-    transport.ConnectTimeoutError,
-    transport.NameResolutionError,
-    transport.EmptyPoolError,
-)
+# Bodies leave in pieces of this size: the socket's timeout then holds for each, not for ten megabytes in one
+# go, which a slow line would never get through.
+SEND_BYTES: Final = 1 << 16
 
 
 class EndpointRefused(ValueError):
@@ -126,7 +124,11 @@ class ImportClient:
     """Sends requests to `/import` over a pool of kept-alive connections. Safe to share between threads."""
 
     def __init__(
-        self, destination: Destination, connections: int, clock: Callable[[], float] = time.time
+        self,
+        destination: Destination,
+        connections: int,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Resolves the credentials and prepares the pool; connects to nothing yet."""
         query = {"strict": "1"}
@@ -134,6 +136,7 @@ class ImportClient:
             query["project_id"] = destination.project_id
         self._target = "/import?" + urlencode(query)
         self._clock = clock
+        self._monotonic = monotonic
         self._headers = {
             "Authorization": destination.authorization(),
             "Content-Type": "application/x-ndjson",
@@ -142,52 +145,57 @@ class ImportClient:
             "User-Agent": "mixpanel-backfill",
         }
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
-        pool = {"maxsize": connections, "block": True, "retries": False, "timeout": timeout}
+        pool: dict[str, Any] = {"maxsize": connections, "block": True, "retries": False, "timeout": timeout}
         if destination.base_url.startswith("https:"):
-            pool["ssl_context"] = ssl.create_default_context()
-        self._pool = urllib3.connection_from_url(destination.base_url, **pool)
+            pool["ssl_context"] = tls_context()
+        self._pool = urllib3.connection_from_url(destination.base_url, blocksize=SEND_BYTES, **pool)
 
-    def send(self, body: bytes, count: int) -> Answer:
+    def send(self, body: bytes, count: int, ids: SentIds = no_ids) -> Answer:
         """Returns the answer to one request; a failed one is an answer too.
 
         Args:
             body: gzipped NDJSON.
             count: events in it.
+            ids: returns their `$insert_id`s.
         """
+        outgoing = io.BytesIO(body)
+        headers = {**self._headers, "Content-Length": str(len(body))}
         try:
             response = self._pool.urlopen(
-                "POST", self._target, body=body, headers=self._headers, redirect=False, preload_content=False
+                "POST", self._target, body=outgoing, headers=headers, redirect=False, preload_content=False
             )
             try:
-                content = response.read(MAX_ANSWER_BYTES, decode_content=True)
-                if len(content) >= MAX_ANSWER_BYTES:
-                    response.close()
+                content = self._read(response)
             finally:
                 response.release_conn()
         except (transport.HTTPError, OSError, zlib.error) as error:
-            return _failed(error)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return read_answer(response.status, headers, content, count, self._clock())
+            return broken_answer(error, whole=outgoing.tell() == len(body))
+        received = {name.lower(): value for name, value in response.headers.items()}
+        return read_answer(response.status, received, content, count, self._clock(), ids)
 
     def close(self) -> None:
         """Closes the pooled connections."""
         self._pool.close()
 
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """Returns the answer's body, as far as it is of a size that an answer can have."""
+        ends = self._monotonic() + ANSWER_TIMEOUT_S
+        parts, size = [], 0
+        while part := response.read1(SEND_BYTES, decode_content=True):
+            parts.append(part)
+            size += len(part)
+            if self._monotonic() > ends or size > MAX_ANSWER_BYTES:
+                response.close()
+                raise transport.ReadTimeoutError(self._pool, "", "the answer has no end")
+        return b"".join(parts)
 
-def _failed(error: Exception) -> Answer:
-    """Returns what a transport error means. Its text stays out: it can hold the URL."""
-    label = type(error).__name__
-    if _is_certificate_error(error):
-        return Answer(AnswerClass.FATAL, 0, label, "the server's TLS certificate does not hold", sent=False)
-    if isinstance(error, _NOT_SENT):
-        return Answer(AnswerClass.TRANSIENT, 0, label, "no connection to the endpoint", sent=False)
-    return Answer(AnswerClass.AMBIGUOUS, 0, label, "the connection broke before a whole answer came")
 
+def tls_context() -> ssl.SSLContext:
+    """Returns a context that verifies certificate and host name, whatever the environment says.
 
-def _is_certificate_error(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, (ssl.SSLCertVerificationError, ssl.CertificateError)):
-            return True
-        reason = getattr(error, "reason", None)
-        error = reason if isinstance(reason, BaseException) else error.__cause__
-    return False
+    `ssl.create_default_context` would also write the session's keys to the file that SSLKEYLOGFILE names.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_default_certs()
+    return context

@@ -1,106 +1,49 @@
-"""Delivers requests: retries, halves, isolates, and says for every record what became of it.
+"""Delivers requests and says of every record what became of it.
 
-The one retry layer of the project. `Deliverer.deliver` returns normally whatever the server or the network
-does; what must stop the run is part of what it returns.
+`Deliverer.deliver` returns normally whatever the server or the network does; what must stop the run is part
+of what it returns. How one request is repeated is the business of `retrying`; here is what its answer means
+for its records: they are counted, cut into smaller requests, or looked at one by one.
 """
 
 from __future__ import annotations
 
-import random
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
-import tenacity
 from isal import isal_zlib
 
-from mixpanel_http.answers import REFUSED_FOR_GOOD, Answer, AnswerClass
-from mixpanel_http.rate import Pace
+from mixpanel_http.answers import Answer
+from mixpanel_http.failure_table import Action, AnswerClass
+from mixpanel_http.rate import Lane
+from mixpanel_http.receipts import Receipt, Stop
+from mixpanel_http.retrying import Outgoing, PatientSender, RetryPolicy, Sender, Surroundings
 from mixpanel_http.verdicts import Reason, Rejection
 
 GZIP_LEVEL: Final = 1  # isal's: 0.7 CPU-s per million events where zlib's best costs ten times that
 ISOLATION_BUDGET: Final = 64  # requests that one refused request may cost to find its bad records
-PROTOCOL_TRIES: Final = 3
-UNREACHABLE_TRIES: Final = 3  # before the first answer ever: then the endpoint is wrong, not in trouble
-LEARNED_SHARE: Final = 0.9  # of the size that a 413 refused
-_RETRIED: Final = frozenset(
-    {AnswerClass.THROTTLED, AnswerClass.TRANSIENT, AnswerClass.AMBIGUOUS, AnswerClass.PROTOCOL}
-)
-
-
-class Sender(Protocol):
-    """What delivers one request's bytes; `ImportClient` in production."""
-
-    def send(self, body: bytes, count: int) -> Answer:
-        """Returns the answer to `count` events in gzipped NDJSON."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How long and how patiently a request is tried.
-
-    Attributes:
-        first_wait_s: the longest first wait; each further one may be twice as long.
-        longest_wait_s: no wait is longer, unless the service asks for it.
-        give_up_after_s: after this a request is undelivered, and the run goes on.
-    """
-
-    first_wait_s: float = 2.0
-    longest_wait_s: float = 60.0
-    give_up_after_s: float = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Why a run must not go on: the status, or 0, and what was said; `limit` if it is one of the run's own."""
-
-    status: int
-    message: str
-    limit: bool = False
-
-    @property
-    def for_good(self) -> bool:
-        """True if asking again as somebody else would not help."""
-        return self.status in REFUSED_FOR_GOOD
-
-
-@dataclass(slots=True)
-class Receipt:
-    """What became of the records of one request; the counts and rejections add up to its records.
-
-    `rejections` carry the record's index in the request. `ranges` say for stretches of it (first index,
-    records, the count's name) what became of those of them that no rejection names.
-    """
-
-    imported: int = 0
-    undelivered: int = 0
-    not_attempted: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
-    ranges: list[tuple[int, int, str]] = field(default_factory=list)
-    requests: Counter[str] = field(default_factory=Counter)
-    retries: int = 0
-    splits: int = 0
-    bytes_raw: int = 0
-    bytes_sent: int = 0
-    re_sent_events: int = 0
-    re_sent_bytes: int = 0
-    waited_s: float = 0.0
-    last_problem: str = ""
-    stop: Stop | None = None
-
-    def settle(self, first: int, count: int, fate: str, refused: int = 0) -> None:
-        """Notes that a stretch was imported, undelivered or not attempted, except the `refused`."""
-        setattr(self, fate, getattr(self, fate) + count - refused)
-        self.ranges.append((first, count, fate))
+LEARNED_SHARE: Final = 0.9  # of the size that was refused, where the answer does not name the limit
 
 
 def compress(body: bytes) -> bytes:
     """Returns a request's body gzipped; the same bytes give the same result."""
     return bytes(isal_zlib.compress(body, GZIP_LEVEL, 31))
+
+
+@dataclass(slots=True)
+class _Work:
+    """One delivery under way.
+
+    Attributes:
+        receipt: what is known so far.
+        budget: requests that may still be spent on finding records at fault.
+        isolating: whether the service has taken some of these records and refused others.
+    """
+
+    receipt: Receipt
+    budget: int = ISOLATION_BUDGET
+    isolating: bool = False
 
 
 class Deliverer:
@@ -109,182 +52,152 @@ class Deliverer:
     def __init__(
         self,
         client: Sender,
-        pace: Pace,
+        lane: Lane,
         policy: RetryPolicy,
-        *,
-        wait: Callable[[float], object] | None = None,
-        random_uniform: Callable[[float, float], float] = random.uniform,
-        monotonic: Callable[[], float] = time.monotonic,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """Takes the client and how to pace and retry; what has a default is for tests."""
-        self._client = client
-        self._pace = pace
-        self._policy = policy
-        self._halt = threading.Event()
-        self._wait = wait or self._halt.wait
-        self._uniform = random_uniform
-        self._monotonic = monotonic
-        self._stop: Stop | None = None
-        self._answered = False
+        """Takes the client and how to pace and retry; `surroundings` are for tests."""
+        self._sender = PatientSender(client, lane, policy, surroundings)
+        self._lock = threading.Lock()
         self.learned_bytes: int | None = None
+
+    def drain(self) -> None:
+        """Sends nothing more: who waits comes back at once, undelivered or not attempted. Does not wait."""
+        self._sender.halt()
 
     def deliver(self, body: bytes, count: int, compressed: bytes | None = None) -> Receipt:
         """Returns what became of `count` events in the NDJSON `body`; `compressed` is the same, gzipped."""
-        receipt = Receipt()
-        budget = [ISOLATION_BUDGET]
-        if self.learned_bytes is not None and len(body) > self.learned_bytes and count > 1:
-            self._halve(body, count, 0, budget, receipt)
-        else:
-            self._deliver_part(body, count, 0, budget, receipt, compressed)
-        return receipt
+        work = _Work(Receipt())
+        self._deliver(Outgoing(body, count, 0, compressed or b""), work)
+        work.receipt.stop = self._sender.stopped
+        return work.receipt
 
-    def _deliver_part(
-        self,
-        body: bytes,
-        count: int,
-        first: int,
-        budget: list[int],
-        receipt: Receipt,
-        compressed: bytes | None = None,
-    ) -> None:
-        """Delivers the records that start at index `first` of the request and adds what became of them."""
-        if self._stop is not None:
+    def _deliver(self, request: Outgoing, work: _Work) -> Answer | None:
+        """Delivers a request, or the pieces that it has to be cut into, and settles all its records."""
+        if self.learned_bytes is not None and len(request.body) > self.learned_bytes and request.count > 1:
+            self._cut(request, -(-len(request.body) // self.learned_bytes), work)
+            return None
+        if self._sender.halted:
+            work.receipt.settle(request.first, request.count, "not_attempted")
+            return None
+        if not request.compressed:
+            request = Outgoing(request.body, request.count, request.first, compress(request.body))
+        answer = self._sender.send(request, work.receipt)
+        self._settle(request, answer, work)
+        return answer
+
+    def _settle(self, request: Outgoing, answer: Answer | None, work: _Work) -> None:
+        receipt, first, count = work.receipt, request.first, request.count
+        action = answer.action if answer else None
+        if answer is None:
             receipt.settle(first, count, "not_attempted")
-            receipt.stop = self._stop
-            return
-        answer = self._send_until_answered(body, count, compressed or compress(body), receipt)
-        if answer.kind in (AnswerClass.OK, AnswerClass.PARTIAL):
+        elif action in (Action.ACCEPT, Action.ACCEPT_REST):
             receipt.settle(first, count, "imported", len(answer.refused))
             receipt.rejections.extend(
                 Rejection(first + r.index, "refused_by_service", r.field, r.message, answer.status)
                 for r in answer.refused
             )
-        elif answer.kind is AnswerClass.TOO_LARGE:
-            self._handle_too_large(body, count, first, budget, receipt, answer)
-        elif answer.kind is AnswerClass.RECORD:
-            self._isolate(body, count, first, budget, receipt, answer)
-        elif answer.kind is AnswerClass.FATAL:
-            self._stop = self._stop or Stop(answer.status, answer.message or answer.label)
-            self._halt.set()
-            receipt.stop = self._stop
-            receipt.settle(first, count, "not_attempted")
-        elif self._stop is not None and not answer.sent:
-            receipt.stop = self._stop
+        elif action is Action.HALVE:
+            self._make_smaller(request, answer, work)
+        elif action is Action.ISOLATE:
+            self._isolate(request, answer, work)
+        elif action is Action.PROBE:
+            self._probe(request, answer, work)
+        elif action is Action.STOP:
+            self._stop(request, answer, work)
+        elif self._sender.halted and not answer.sent:
             receipt.settle(first, count, "not_attempted")
         else:
             receipt.settle(first, count, "undelivered")
 
-    def _handle_too_large(
-        self, body: bytes, count: int, first: int, budget: list[int], receipt: Receipt, answer: Answer
-    ) -> None:
-        if count == 1:
-            receipt.rejections.append(
-                Rejection(first, Reason.TOO_LARGE.value, None, answer.message, answer.status)
-            )
-            return
-        learned = int(len(body) * LEARNED_SHARE)
-        self.learned_bytes = min(self.learned_bytes or learned, learned)
-        self._halve(body, count, first, budget, receipt)
+    def _stop(self, request: Outgoing, answer: Answer, work: _Work) -> None:
+        self._sender.halt(Stop(answer.status, answer.message or answer.label))
+        work.receipt.settle(request.first, request.count, "not_attempted")
 
-    def _isolate(
-        self, body: bytes, count: int, first: int, budget: list[int], receipt: Receipt, answer: Answer
-    ) -> None:
-        if count == 1:
-            receipt.rejections.append(
-                Rejection(first, "refused_by_service", None, answer.message, answer.status)
-            )
-        elif budget[0] < 2:
-            receipt.rejections.extend(
-                Rejection(first + i, "unisolated", None, answer.message, answer.status) for i in range(count)
-            )
+    def _make_smaller(self, request: Outgoing, answer: Answer, work: _Work) -> None:
+        if request.count == 1:
+            self._reject(request, Reason.TOO_LARGE.value, answer, work)
+            return
+        if answer.status:
+            named = answer.largest_bytes
+            learned = int(len(request.body) * LEARNED_SHARE)
+            self._learn_size(min(named, learned) if named else learned)
+            self._deliver(request, work)
+            return
+        # No 413, only broken connections: it is the size if half of it passes at once.
+        halves = list(_pieces(request, 2))
+        work.receipt.splits += 1
+        retries = work.receipt.retries
+        passed = self._deliver(halves[0], work)
+        if passed is not None and passed.status and work.receipt.retries == retries:
+            self._learn_size(int(len(request.body) * LEARNED_SHARE))
+        self._deliver(halves[1], work)
+
+    def _learn_size(self, size: int) -> None:
+        with self._lock:
+            self.learned_bytes = min(self.learned_bytes or size, size)
+
+    def _isolate(self, request: Outgoing, answer: Answer, work: _Work) -> None:
+        if request.count == 1:
+            self._reject(request, "refused_by_service", answer, work)
+        elif work.budget < 2:
+            self._reject(request, "unisolated", answer, work)
         else:
-            budget[0] -= 2
-            self._halve(body, count, first, budget, receipt)
+            work.budget -= 2
+            work.receipt.isolations += 1
+            self._cut(request, 2, work)
 
-    def _halve(self, body: bytes, count: int, first: int, budget: list[int], receipt: Receipt) -> None:
-        lines = body.split(b"\n")
-        middle = count // 2
-        receipt.splits += 1
-        for part, start in ((lines[:middle], first), (lines[middle:], first + middle)):
-            self._deliver_part(b"\n".join(part), len(part), start, budget, receipt)
-
-    def _send_until_answered(self, body: bytes, count: int, compressed: bytes, receipt: Receipt) -> Answer:
-        """Returns the last answer: one that is not worth another try, or the one before the time ran out."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_result(self._is_worth_a_retry),
-            wait=self._wait_before_retry,
-            stop=tenacity.stop_any(
-                _Stop(self._has_tried_enough), tenacity.stop_after_delay(self._policy.give_up_after_s)
-            ),
-            sleep=lambda seconds: self._sleep(seconds, receipt),
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-        )
-        attempt = 0
-
-        def send() -> Answer:
-            nonlocal attempt
-            if attempt:
-                receipt.retries += 1
-                receipt.re_sent_events += count
-                receipt.re_sent_bytes += len(body)
-            attempt += 1
-            return self._send_once(body, count, compressed, receipt)
-
-        answer: Answer = retrying(send)
-        return answer
-
-    def _send_once(self, body: bytes, count: int, compressed: bytes, receipt: Receipt) -> Answer:
-        self._sleep(self._pace.reserve(count, len(body)), receipt)
-        if self._stop is not None:
-            return Answer(AnswerClass.FATAL, self._stop.status, "stopped", self._stop.message, sent=False)
-        answer = self._client.send(compressed, count)
-        receipt.requests[answer.label] += 1
-        receipt.bytes_raw += len(body)
-        receipt.bytes_sent += len(compressed)
-        self._answered = self._answered or answer.status > 0
-        if answer.kind is not AnswerClass.OK:
-            receipt.last_problem = f"{answer.label}: {answer.message}"
-        return answer
-
-    def _is_worth_a_retry(self, answer: Answer) -> bool:
-        return answer.kind in _RETRIED and self._stop is None
-
-    def _has_tried_enough(self, state: tenacity.RetryCallState) -> bool:
-        answer = _answer_of(state)
-        if answer.kind is AnswerClass.PROTOCOL:
-            return state.attempt_number >= PROTOCOL_TRIES
-        if not answer.sent and not self._answered and state.attempt_number >= UNREACHABLE_TRIES:
-            self._stop = self._stop or Stop(0, f"{answer.label}: {answer.message}")
-            self._halt.set()
-            return True
-        return False
-
-    def _wait_before_retry(self, state: tenacity.RetryCallState) -> float:
-        """Returns full jitter under a doubling bound, or what the service asks for if that is longer."""
-        answer = _answer_of(state)
-        bound = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2 ** (state.attempt_number - 1))
-        return max(answer.retry_after_s or 0.0, self._uniform(bound / 4, bound))
-
-    def _sleep(self, seconds: float, receipt: Receipt) -> None:
-        """Waits, unless the run is stopped first."""
-        if seconds <= 0:
+    def _probe(self, request: Outgoing, answer: Answer, work: _Work) -> None:
+        """Asks with one record alone whether an unknown refusal is about the records or about us."""
+        if work.isolating:
+            self._isolate(request, answer, work)
             return
-        started = self._monotonic()
-        self._wait(seconds)
-        receipt.waited_s += self._monotonic() - started
+        if request.count == 1:
+            self._stop(request, answer, work)
+            return
+        one = next(_pieces(request, request.count))
+        passed = self._sender.send(
+            Outgoing(one.body, 1, one.first, compress(one.body)), receipt := work.receipt
+        )
+        if passed is None or passed.action in (Action.PROBE, Action.STOP):
+            self._stop(request, answer, work)
+        elif passed.action in (Action.ACCEPT, Action.ACCEPT_REST, Action.ISOLATE):
+            work.isolating = True
+            work.budget -= 1
+            self._isolate(request, answer, work)
+        else:
+            receipt.settle(request.first, request.count, "undelivered")
+
+    def _reject(self, request: Outgoing, reason: str, answer: Answer, work: _Work) -> None:
+        work.receipt.rejections.extend(
+            Rejection(request.first + i, reason, None, answer.message, answer.status or None)
+            for i in range(request.count)
+        )
+
+    def _cut(self, request: Outgoing, pieces: int, work: _Work) -> None:
+        work.receipt.splits += 1
+        for piece in _pieces(request, pieces):
+            self._deliver(piece, work)
 
 
-class _Stop(tenacity.stop.stop_base):
-    """A condition to stop at, in the form that can be combined with others."""
+def _pieces(request: Outgoing, pieces: int) -> Iterator[Outgoing]:
+    """Yields a request's records in so many requests of nearly the same number; the first ones have more."""
+    lines = request.body.split(b"\n")
+    pieces = min(pieces, request.count)
+    start = 0
+    for i in range(pieces):
+        end = start + -(-(request.count - start) // (pieces - i))
+        yield Outgoing(b"\n".join(lines[start:end]), end - start, request.first + start, b"")
+        start = end
 
-    def __init__(self, condition: Callable[[tenacity.RetryCallState], bool]) -> None:
-        self._condition = condition
 
-    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        return self._condition(retry_state)
-
-
-def _answer_of(state: tenacity.RetryCallState) -> Answer:
-    assert state.outcome is not None
-    answer: Answer = state.outcome.result()
-    return answer
+__all__ = [
+    "AnswerClass",
+    "Deliverer",
+    "Receipt",
+    "RetryPolicy",
+    "Sender",
+    "Stop",
+    "Surroundings",
+    "compress",
+]

@@ -16,7 +16,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.delivery import Deliverer, Receipt, RetryPolicy
-from mixpanel_http.rate import Pace
+from mixpanel_http.rate import Lane
 from mixpanel_http.verdicts import Rejection
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import Block, BlockOutcome, EncodedBlock, EncodedRequest
@@ -40,12 +40,14 @@ class ImportLimits:
         bytes_per_minute: the limit of uncompressed bytes.
         in_flight: requests at once.
         retry: how a request is repeated.
+        lanes: how many workers at once share these limits; `in_flight` is for each.
     """
 
     events_per_second: float
     bytes_per_minute: float
     in_flight: int
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    lanes: int = 1
 
 
 def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutcome:
@@ -222,8 +224,8 @@ class _ImportFn(beam.DoFn):
         if self.dry_run:
             return
         self._client = ImportClient(self.destination, self.limits.in_flight)
-        pace = Pace(self.limits.events_per_second, self.limits.bytes_per_minute)
-        self._deliverer = Deliverer(self._client, pace, self.limits.retry)
+        lane = Lane(self.limits.events_per_second, self.limits.bytes_per_minute, self.limits.lanes)
+        self._deliverer = Deliverer(self._client, lane, self.limits.retry)
 
     def start_bundle(self) -> None:
         self._pending = set()
@@ -246,7 +248,7 @@ class _ImportFn(beam.DoFn):
             self._client.close()
 
     def _settled(self) -> Iterator[BlockOutcome]:
-        """Yields the outcomes that are there, after waiting for one; counts metrics on the bundle's own thread."""
+        """Yields the outcomes that are there, after waiting for one; counts on the bundle's own thread."""
         done, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
         outcomes = [future.result() for future in done]
         stop = next((outcome.stop for outcome in outcomes if outcome.stop), None)

@@ -67,7 +67,7 @@ def assert_each_line_is_judged_as_if_alone(raw: bytes, rules: EventRules) -> Pre
     assert list(range(len(lines)) if prepared.kept is None else prepared.kept) == kept
     assert prepared.count == len(kept)
     assert prepared.blank == len(lines) - len(kept) - len(rejections)
-    assert list(prepared.stamped_ids) == ids
+    assert sorted(prepared.stamped_ids) == sorted(ids)
     assert prepared.alterations == alterations
     sent = prepared.body.split(b"\n") if prepared.body else []
     assert [tokens(record) for record in sent] == [tokens(record) for record in records]

@@ -15,13 +15,14 @@ RESOLVED = 100_000
 
 def link_devices(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
     """Links devices to users (Simplified); the first user of a device keeps it (AK-PROBE)."""
-    links = [
-        (DEVICE + str(event.properties["$device_id"]).removeprefix(DEVICE), event.distinct_id)
-        for event in events
-        if event.properties.get("$device_id") and event.properties.get("$user_id")
-    ]
+    links: dict[str, str] = {}
+    for event in events:
+        if event.properties and event.properties.get("$device_id") and event.properties.get("$user_id"):
+            device = DEVICE + str(event.properties["$device_id"]).removeprefix(DEVICE)
+            links.setdefault(device, event.distinct_id)
     if links:
-        connection.executemany("INSERT OR IGNORE INTO identity (id, canonical) VALUES (?, ?)", links)
+        sql = "INSERT OR IGNORE INTO identity (id, canonical) VALUES (?, ?)"
+        connection.executemany(sql, links.items())
 
 
 def apply_identity_events(connection: sqlite3.Connection, events: Iterable[Event]) -> None:

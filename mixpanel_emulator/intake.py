@@ -118,7 +118,7 @@ class EventIntake:
             insert_request(connection, exchange.row(400 if outcome.refusals and exchange.strict else 200))
 
     def _is_dropped(self, event: Event) -> bool:
-        if event.properties.get("$ignore"):  # BOT: silently dropped
+        if event.properties and event.properties.get("$ignore"):  # BOT: silently dropped
             return True
         return self._settings.identity == "simplified" and event.name in IDENTITY_EVENTS  # IDMIG: ignored
 

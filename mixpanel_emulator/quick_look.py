@@ -25,20 +25,24 @@ QuickLook = Callable[[bytes, int], Event | None]
 
 
 def make_quick_look(settings: Settings, banned: frozenset[str]) -> QuickLook:
-    """Returns a function from a record to its event, or to None where the full rules have to look."""
+    """Returns a function from a record to its event, or to None where the full rules must look."""
     decode = _decoder(settings).decode
     longest_banned = max(map(len, banned))
     original = settings.identity == "original"
     source_name = settings.source_property
     most_bytes, most_properties = settings.max_event_bytes, settings.max_properties
+    most_openings = 2 + settings.max_depth
 
     def is_free(value: str) -> bool:
         return len(value) > longest_banned or value.lower() not in banned
 
     # One function, long as it is: it runs once an event, and calls are what costs in Python.
     def look(raw: bytes, now_ms: int) -> Event | None:
-        # Two opening braces and no bracket: nothing is nested. Colons bound the number of properties.
-        if raw.count(b"{") != 2 or b"[" in raw or len(raw) > most_bytes or raw.count(b":") > most_properties:
+        # No more openings than levels are allowed, below record and properties: nothing is nested too deep.
+        # No more commas than one container may hold: none holds too much.
+        if raw.count(b"{") + raw.count(b"[") > most_openings or raw.count(b",") >= most_properties:
+            return None
+        if len(raw) > most_bytes:
             return None
         if not raw.isascii() and not _is_utf8(raw):
             return None

@@ -33,6 +33,8 @@ def refuses_connections(url: str) -> bool:
             connect(url).close()
         except ConnectionRefusedError:
             return True
+        except ConnectionResetError:
+            continue  # it ended while the connection was waiting to be taken
     return False
 
 

@@ -67,12 +67,22 @@ def agree(raw: bytes, chosen: Settings) -> bool:
     "chosen", [Settings(), Settings(identity="original"), Settings(banned_extra=("lmy47d",))]
 )
 def test_ordinary_events_are_recognised(chosen: Settings) -> None:
-    plain = {"time": 1700000000, "distinct_id": "user", "$insert_id": "abc-1", "n": 1.5, "text": "é: {"}
-    assert not agree(
-        json.dumps({"event": "E", "properties": plain}).encode(), chosen
-    )  # a brace in a text: cannot tell
-    plain["text"] = "é"
-    assert agree(json.dumps({"event": "E", "properties": plain}, ensure_ascii=False).encode(), chosen)
+    plain: dict[str, Any] = {
+        "time": 1700000000,
+        "distinct_id": "user",
+        "$insert_id": "abc-1",
+        "text": "é: {[",
+    }
+    nested = {"a": [{"b": 1}]}
+
+    def quick(**more: Any) -> bool:
+        record = {"event": "E", "properties": {**plain, **more}}
+        return agree(json.dumps(record, ensure_ascii=False).encode(), chosen)
+
+    assert quick()
+    assert quick(text=nested)
+    assert not quick(deep=[nested])
+    assert not quick(long=[1] * 250)
     assert agree(
         b'{"event":"E","properties":{"time":1700000000,"distinct_id":"u","$insert_id":"i","n":1e400}}', chosen
     )

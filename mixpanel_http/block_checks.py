@@ -30,6 +30,7 @@ _FEW_CONTAINERS: Final = 2 + limits.MAX_NESTING
 _LONGEST_SHORT_ID: Final = max(len(i) for i in limits.DISALLOWED_IDS if i.islower())
 _LONG_DISALLOWED: Final = next(i for i in limits.DISALLOWED_IDS if len(i) > _LONGEST_SHORT_ID)
 _ID_CHARACTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-"
+_OPENS_ARRAY: Final = ord("[")  # `in` takes half the time for a number that it takes for bytes
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -63,7 +64,8 @@ def _is_decodable(data: bytes) -> bool:
 
 def bad_names(names: Sequence[str]) -> Iterable[int]:
     """Returns the indices of blank names and identity verbs."""
-    if limits.IDENTITY_EVENTS.isdisjoint(names) and all(map(str.strip, names)):
+    different = set(names)
+    if limits.IDENTITY_EVENTS.isdisjoint(different) and all(map(str.strip, different)):
         return ()
     return [i for i, name in enumerate(names) if name in limits.IDENTITY_EVENTS or not name.strip()]
 
@@ -107,35 +109,20 @@ def _are_plain_ids(ids: Sequence[str]) -> bool:
     )
 
 
-def crowded_lines(body: bytes, lines: int) -> set[int]:
-    """Returns the lines that have too many keys or elements, nest too deep, or may be too long.
-
-    Each line must be an event, so that it has at least two braces. Lines with an array are looked at one by
-    one; if the others have two braces each on average, none has more.
+def crowded_lines(body: bytes, lines: Sequence[bytes]) -> set[int]:
+    """Returns the events that have too many keys or elements, nest too deep, or may be too long.
 
     Args:
         body: NDJSON without a final newline.
-        lines: its lines.
+        lines: its lines; each must be an event, so that it has at least two braces.
     """
-    if _has_line_from(body, _SHORT_FOR_KEYS):
-        return _crowded_one_by_one(body)
-    found: set[int] = set()
-    with_arrays = braces = counted = index = 0
-    start = body.find(b"[")
-    while start >= 0:
-        first = body.rfind(b"\n", 0, start) + 1
-        end = body.find(b"\n", start)
-        line = body[first:end] if end >= 0 else body[first:]
-        with_arrays += 1
-        braces += line.count(b"{")
-        if is_crowded(line):
-            index += body.count(b"\n", counted, first)
-            counted = first
-            found.add(index)
-        start = body.find(b"[", end) if end >= 0 else -1
-    if body.count(b"{") - braces != 2 * (lines - with_arrays):
-        return _crowded_one_by_one(body)
-    return found
+    with_array = [i for i, line in enumerate(lines) if _OPENS_ARRAY in line]
+    braces = body.count(b"{") - sum(lines[i].count(b"{") for i in with_array)
+    # Where lines without an array have two braces each on average, none has more; where none is long, none
+    # has too many keys.
+    if braces == 2 * (len(lines) - len(with_array)) and not _has_line_from(body, _SHORT_FOR_KEYS):
+        return {i for i in with_array if is_crowded(lines[i])}
+    return {i for i, line in enumerate(lines) if is_crowded(line)}
 
 
 def is_crowded(line: bytes) -> bool:
@@ -150,10 +137,6 @@ def is_crowded(line: bytes) -> bool:
     containers = line.count(b"{") + arrays
     crowd = containers > _FEW_CONTAINERS and containers - line.count(b"},{") > _FEW_CONTAINERS
     return crowd and _breaks_limits(line)
-
-
-def _crowded_one_by_one(body: bytes) -> set[int]:
-    return {i for i, line in enumerate(body.split(b"\n")) if is_crowded(line)}
 
 
 def _breaks_limits(line: bytes) -> bool:

@@ -85,19 +85,16 @@ def prepare_events(
     body = raw.removesuffix(b"\n")
     if not body:
         return PreparedRecords(b"", 0, kept=(), blank=raw.count(b"\n"))
-    events = _decode_block(body)
-    if events is None:
-        return _prepare_lines(body.split(b"\n"), rules, now_s, place)
-    properties = [e.properties for e in events]
-    suspects = _suspects(events, properties, now_s) | crowded_lines(body, len(events))
-    without_id = {i for i, p in enumerate(properties) if p.insert_id is msgspec.UNSET}
-    without_ip = {i for i, p in enumerate(properties) if p.ip is msgspec.UNSET} if rules.default_ip else set()
-    if not (suspects or without_id or without_ip):
-        return PreparedRecords(body, len(events))
-    # Without escapes every line names its properties in plain; once a line on average is then once in each.
-    once = b"\\" not in body and body.count(b'"properties"') == len(events)
-    stamping = _Stamping(rules, now_s, place, once, without_id, without_ip)
-    return _assemble(body.split(b"\n"), suspects, stamping)
+    lines = body.split(b"\n")
+    decoded, others = _decode(lines, is_utf8(body))
+    blanks = frozenset(i for i in others if not lines[i].strip(b" \t\r"))
+    suspects, without_id, without_ip = _examine(body, lines, decoded, rules, now_s)
+    suspects |= others - blanks
+    if not (suspects or blanks or without_id or without_ip):
+        return PreparedRecords(body, len(lines))
+    # Without escapes every event names its properties in plain; once a line on average is then once in each.
+    once = not others and b"\\" not in body and body.count(b'"properties"') == len(lines)
+    return _assemble(lines, suspects, _Stamping(rules, now_s, place, once, without_id, without_ip), blanks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,57 +121,53 @@ class _Stamping:
         return self.place(index) if self.place else ("", 0)
 
 
-def _decode_block(body: bytes) -> list[_Event] | None:
-    """Returns the block's events, or None where a line is not certainly one event that has the fields.
-
-    The decoder takes any white space, or none, between objects. Where every newline stands between `}` and
-    `{` there is no blank line and, as a raw newline can stand in no string, no object over two lines; as many
-    objects as lines then means one object a line.
-    """
-    lines = body.count(b"\n") + 1
-    if not (body.startswith(b"{") and body.endswith(b"}") and body.count(b"}\n{") == lines - 1):
-        return None
-    if not is_utf8(body):  # the decoder does not look into strings that it skips
-        return None
-    try:
-        events: list[_Event] = _decoder.decode_lines(body)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return None
-    return events if len(events) == lines else None
-
-
-def _prepare_lines(
-    lines: list[bytes], rules: EventRules, now_s: float, place: Callable[[int], Place] | None
-) -> PreparedRecords:
-    """Prepares a block with a line that is blank, odd or no event: the same, but decoded line by line."""
-    events: list[_Event] = []
-    decoded: list[int] = []
-    suspects: set[int] = set()
+def _decode(lines: Sequence[bytes], all_utf8: bool) -> tuple[dict[int, _Event] | list[_Event], set[int]]:
+    """Returns the events among the lines, by index, and the lines that are none or lack a field."""
+    decode = _decoder.decode
+    if all_utf8:  # the decoder does not look into strings that it skips
+        try:
+            return [decode(line) for line in lines], set()
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+            pass  # line by line, to see which
+    events: dict[int, _Event] = {}
+    others: set[int] = set()
     for index, line in enumerate(lines):
         try:
             line.decode()
-            events.append(_decoder.decode(line))
-            decoded.append(index)
+            events[index] = decode(line)
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            suspects.add(index)
-    blanks = frozenset(i for i in suspects if not lines[i].strip(b" \t\r"))
-    suspects -= blanks
-    properties = [e.properties for e in events]
-    suspects.update(decoded[i] for i in _suspects(events, properties, now_s))
-    suspects.update(i for i in decoded if is_crowded(lines[i]))
-    without_id = {i for i, p in zip(decoded, properties, strict=True) if p.insert_id is msgspec.UNSET}
-    without_ip = {i for i, p in zip(decoded, properties, strict=True) if p.ip is msgspec.UNSET}
-    stamping = _Stamping(rules, now_s, place, False, without_id, without_ip if rules.default_ip else set())
-    return _assemble(lines, suspects, stamping, blanks)
+            others.add(index)
+    return events, others
 
 
-def _suspects(events: Sequence[_Event], properties: Sequence[_Properties], now_s: float) -> set[int]:
-    """Returns the events that a rule on a decoded field does not clear."""
-    found = set(bad_names([e.event for e in events]))
-    found.update(bad_times([p.time for p in properties], now_s))
-    found.update(disallowed_ids([p.distinct_id for p in properties]))
-    found.update(bad_insert_ids([p.insert_id for p in properties]))
-    return found
+def _examine(
+    body: bytes,
+    lines: Sequence[bytes],
+    events: dict[int, _Event] | list[_Event],
+    rules: EventRules,
+    now_s: float,
+) -> tuple[set[int], set[int], set[int]]:
+    """Returns the events that are not cleared, those without `$insert_id` and those that need an `ip`."""
+    found = list(events.values()) if isinstance(events, dict) else events
+    properties = [e.properties for e in found]
+    ids = [p.insert_id for p in properties]
+    suspects = set(bad_names([e.event for e in found]))
+    suspects.update(bad_times([p.time for p in properties], now_s))
+    suspects.update(disallowed_ids([p.distinct_id for p in properties]))
+    suspects.update(bad_insert_ids(ids))
+    without_id = (
+        {i for i, value in enumerate(ids) if value is msgspec.UNSET} if msgspec.UNSET in ids else set()
+    )
+    without_ip = {i for i, p in enumerate(properties) if p.ip is msgspec.UNSET} if rules.default_ip else set()
+    if isinstance(events, list):
+        return suspects | crowded_lines(body, lines), without_id, without_ip
+    index = list(events)
+    crowded = {i for i in index if is_crowded(lines[i])}
+    return (
+        {index[i] for i in suspects} | crowded,
+        {index[i] for i in without_id},
+        {index[i] for i in without_ip},
+    )
 
 
 def _assemble(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import io
 import ipaddress
+import logging
 import ssl
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
@@ -37,6 +38,10 @@ MAX_ANSWER_BYTES: Final = 4_000_000  # 2,000 refused records with long messages 
 # Bodies leave in pieces of this size: the socket's timeout then holds for each, not for ten megabytes in one
 # go, which a slow line would never get through.
 SEND_BYTES: Final = 1 << 16
+
+
+# Its warnings repeat the URL; what breaks is told here, without one.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 
 class EndpointRefused(ValueError):
@@ -171,6 +176,8 @@ class ImportClient:
         except (transport.HTTPError, OSError, zlib.error) as error:
             return broken_answer(error, whole=outgoing.tell() == len(body))
         received = {name.lower(): value for name, value in response.headers.items()}
+        if _is_cut(response.status, received, content):
+            return broken_answer(transport.ProtocolError())
         return read_answer(response.status, received, content, count, self._clock(), ids)
 
     def close(self) -> None:
@@ -188,6 +195,12 @@ class ImportClient:
                 response.close()
                 raise transport.ReadTimeoutError(self._pool, "", "the answer has no end")
         return b"".join(parts)
+
+
+def _is_cut(status: int, headers: Mapping[str, str], content: bytes) -> bool:
+    """Returns whether an answer ended before it told its length, which `http.client` takes for its end."""
+    framed = headers.get("content-length", "").isdigit() or headers.get("transfer-encoding")
+    return status in (200, 400) and not framed and not content.rstrip().endswith((b"}", b">"))
 
 
 def tls_context() -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""Whole runs, judged by what they leave: what the emulator holds, the dead letters, the report, the exit code."""
+"""Whole runs, judged by what they leave: records at the emulator, dead letters, report, exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline's graph: it reads like the drawing in docs/architecture.md and does not grow with the input."""
+"""The pipeline's graph: it reads like the drawing in docs/architecture.md, whatever the input's size."""
 
 from __future__ import annotations
 

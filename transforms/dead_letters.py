@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -49,7 +49,7 @@ def block_lines(block: Block) -> list[bytes]:
 
 
 def dead_letters(
-    block: Block, rejections: Iterable[Rejection], stage: str, sent_ids: Sequence[str | None] = ()
+    block: Block, rejections: Sequence[Rejection], stage: str, sent_ids: Sequence[str | None] = ()
 ) -> Iterator[bytes]:
     """Yields a dead letter for each rejection of a block's lines.
 
@@ -59,6 +59,8 @@ def dead_letters(
         stage: the step that refused: `prepare` or `import`.
         sent_ids: the `$insert_id`s that were sent, in the order of the rejections.
     """
+    if not rejections:
+        return  # nearly every block: splitting it again would cost as much as decoding it
     lines = block_lines(block)
     places = LinePlaces(block, lines)
     for i, rejection in enumerate(rejections):

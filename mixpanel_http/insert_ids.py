@@ -19,7 +19,7 @@ import xxhash
 RECIPE: Final = "v1"
 InsertIdMode = Literal["content", "line", "fields"]
 SAMPLE_SIZE: Final = 65_536
-LONGEST_INTEGER: Final = 4300  # characters; msgspec refuses a whole number from here on
+LONGEST_INTEGER: Final = 4300  # characters; msgspec refuses a longer whole number
 _MISSING: Final = {"$missing": True}
 
 
@@ -35,7 +35,7 @@ def _float(token: str) -> float | str:
 
 def _integer(token: str) -> int | str:
     """Returns a whole number as such, or as its text where it has more digits than msgspec takes."""
-    return int(token) if len(token) < LONGEST_INTEGER else f"number:{token}"
+    return int(token) if len(token) <= LONGEST_INTEGER else f"number:{token}"
 
 
 _decode: Final = msgspec.json.Decoder().decode

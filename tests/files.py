@@ -1,0 +1,44 @@
+"""Input files for tests of reading: written in any compression, and planned as segments."""
+
+import bz2
+import gzip
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import zstandard
+
+from transforms.elements import Block, FilePart, Segment
+from transforms.segment_reader import BlockLimits, SegmentReader
+from transforms.storage import FileSystem, Storage, path_of, version_of
+
+COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+}
+ROOMY: Final = BlockLimits(2000, 9_800_000)
+
+
+def local(uri: str) -> FileSystem:
+    """Returns the file system of a local file, as a run opens it."""
+    return Storage().open(uri)
+
+
+def parts_of(path: Path, cuts: Sequence[int] = ()) -> tuple[FilePart, ...]:
+    """Returns a file as a plan pins it down, cut at offsets into parts; without any it is one whole."""
+    info = local(str(path)).info(path_of(str(path)))
+    size, version = info["size"], version_of(info)
+    if not cuts:
+        return (FilePart(str(path), size, version),)
+    edges = [0, *sorted(cuts), size]
+    return tuple(FilePart(str(path), size, version, a, b) for a, b in pairwise(edges))
+
+
+def read_blocks(
+    parts: Iterable[FilePart], limits: BlockLimits = ROOMY, done: Sequence[int] = ()
+) -> list[Block]:
+    """Returns the blocks of one segment with these parts."""
+    return list(SegmentReader(local, limits).blocks(Segment("segment", tuple(parts)), "attempt", done))

@@ -311,7 +311,8 @@ def test_aliases_of_aliases_are_refused_before_they_grow(load: Load) -> None:
         ),
         (
             credentials(f"token: {CANARY}, project_token: env:T"),
-            "destination.credentials.token: unknown key; there are project_token, service_account, project_id",
+            "destination.credentials.token: unknown key; "
+            "there are project_token, service_account, project_id",
         ),
         (
             credentials(f"service_account: {{username: env:A, secret: {CANARY}}}, project_id: '1'"),

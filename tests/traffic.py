@@ -1,4 +1,4 @@
-"""Minutes of traffic in virtual time: the real delivery against the emulator's own limiter, without a wait."""
+"""Minutes of traffic in virtual time: the real delivery against the emulator's limiter, without a wait."""
 
 from __future__ import annotations
 

@@ -109,24 +109,26 @@ def _are_plain_ids(ids: Sequence[str]) -> bool:
     )
 
 
-def crowded_lines(body: bytes, lines: Sequence[bytes]) -> set[int]:
-    """Returns the events that have too many keys or elements, nest too deep, or may be too long.
+def nested_lines(body: bytes, lines: Sequence[bytes]) -> set[int] | None:
+    """Returns the events with an array, if no other has more than its two braces; else None.
 
     Args:
         body: NDJSON without a final newline.
         lines: its lines; each must be an event, so that it has at least two braces.
     """
-    with_array = [i for i, line in enumerate(lines) if _OPENS_ARRAY in line]
-    braces = body.count(b"{") - sum(lines[i].count(b"{") for i in with_array)
-    # Where lines without an array have two braces each on average, none has more; where none is long, none
-    # has too many keys.
-    if braces == 2 * (len(lines) - len(with_array)) and not _has_line_from(body, _SHORT_FOR_KEYS):
-        return {i for i in with_array if is_crowded(lines[i])}
-    return {i for i, line in enumerate(lines) if is_crowded(line)}
+    with_array = {i for i, line in enumerate(lines) if _OPENS_ARRAY in line}
+    braces = body.count(b"{") - sum([lines[i].count(b"{") for i in with_array])
+    # Where lines have two braces each on average, none has more.
+    flat = braces == 2 * (len(lines) - len(with_array)) and max(map(len, lines)) < _SHORT_FOR_KEYS
+    return with_array if flat else None
 
 
-def is_crowded(line: bytes) -> bool:
-    """Returns whether an event has too many keys or elements, nests too deep, or may be too long."""
+def crowded_lines(lines: Sequence[bytes], among: Iterable[int]) -> set[int]:
+    """Returns which of some events have too many keys or elements, nest too deep, or may be too long."""
+    return {i for i in among if _is_crowded(lines[i])}
+
+
+def _is_crowded(line: bytes) -> bool:
     size = len(line)
     if size >= limits.MAX_RECORD_BYTES // 2:
         return True
@@ -149,14 +151,3 @@ def _breaks_limits(line: bytes) -> bool:
     except (msgspec.ValidationError, RecordRefused, RecursionError):
         return True
     return len(properties) >= _FEW
-
-
-def _has_line_from(body: bytes, size: int) -> bool:
-    """Returns whether a line has `size` bytes or more, by leaping to the last newline within reach."""
-    start, end = 0, len(body)
-    while end - start >= size:
-        newline = body.rfind(b"\n", start, start + size)
-        if newline < 0:
-            return True
-        start = newline + 1
-    return False

@@ -9,8 +9,8 @@ clear, and what has to change in other than a simple way, goes record by record 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -22,8 +22,8 @@ from mixpanel_http.block_checks import (
     bad_times,
     crowded_lines,
     disallowed_ids,
-    is_crowded,
     is_utf8,
+    nested_lines,
 )
 from mixpanel_http.event_rules import DEFAULTED_IP, STAMPED_ID, EventRules, Place, check_event
 from mixpanel_http.insert_ids import FieldsMissing, located
@@ -31,6 +31,8 @@ from mixpanel_http.verdicts import RecordRefused, Rejection
 
 _OPEN: Final = b'"properties":{'
 _NO_IP: Final = b'"ip":0,'
+_OPEN_NO_IP: Final = _OPEN + _NO_IP
+_PIECE_BYTES: Final = 64 << 10
 
 
 class _Properties(msgspec.Struct, gc=False):
@@ -70,6 +72,11 @@ class PreparedRecords:
     stamped_ids: tuple[str, ...] = ()
     alterations: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def is_unchanged(self) -> bool:
+        """True if every line is sent as it came."""
+        return self.kept is None and not self.alterations
+
 
 def prepare_events(
     raw: bytes, rules: EventRules, now_s: float, place: Callable[[int], Place] | None = None
@@ -85,40 +92,92 @@ def prepare_events(
     body = raw.removesuffix(b"\n")
     if not body:
         return PreparedRecords(b"", 0, kept=(), blank=raw.count(b"\n"))
-    lines = body.split(b"\n")
+    parts: list[tuple[int, PreparedRecords]] = []
+    first = 0
+    for piece in _pieces(body):
+        lines = piece.split(b"\n")
+        parts.append((first, _prepare_lines(piece, lines, rules, now_s, _shifted(place, first))))
+        first += len(lines)
+    return _joined(body, first, parts)
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    """Yields a block's lines in pieces that stay in the processor's cache while they are worked on."""
+    start, size = 0, len(body)
+    while size - start > _PIECE_BYTES:
+        end = body.rfind(b"\n", start, start + _PIECE_BYTES)
+        if end < 0:
+            end = body.find(b"\n", start + _PIECE_BYTES)
+        if end < 0:
+            break
+        yield body[start:end]
+        start = end + 1
+    yield body[start:]
+
+
+def _shifted(place: Callable[[int], Place] | None, by: int) -> Callable[[int], Place]:
+    return (lambda index: place(index + by)) if place else (lambda _: ("", 0))
+
+
+def _joined(body: bytes, lines: int, parts: Sequence[tuple[int, PreparedRecords]]) -> PreparedRecords:
+    """Returns the pieces of a block as one; the block's own bytes where nothing changed."""
+    if all(part.is_unchanged for _, part in parts):
+        return PreparedRecords(body, lines)
+    alterations: Counter[str] = Counter()
+    for _, part in parts:
+        alterations.update(part.alterations)
+    kept = None
+    if any(part.kept is not None for _, part in parts):
+        each = [(first, range(part.count) if part.kept is None else part.kept) for first, part in parts]
+        kept = tuple(first + index for first, indices in each for index in indices)
+    return PreparedRecords(
+        b"\n".join([part.body for _, part in parts if part.count]),
+        sum(part.count for _, part in parts),
+        kept,
+        tuple(replace(r, index=first + r.index) for first, part in parts for r in part.rejections),
+        sum(part.blank for _, part in parts),
+        tuple(made for _, part in parts for made in part.stamped_ids),
+        alterations,
+    )
+
+
+def _prepare_lines(
+    body: bytes, lines: list[bytes], rules: EventRules, now_s: float, place: Callable[[int], Place]
+) -> PreparedRecords:
     decoded, others = _decode(lines, is_utf8(body))
     blanks = frozenset(i for i in others if not lines[i].strip(b" \t\r"))
-    suspects, without_id, without_ip = _examine(body, lines, decoded, rules, now_s)
-    suspects |= others - blanks
-    if not (suspects or blanks or without_id or without_ip):
+    found = _examine(body, lines, decoded, rules, now_s)
+    suspects = found.suspects | (others - blanks)
+    if not (suspects or blanks or found.without_id or found.without_ip):
         return PreparedRecords(body, len(lines))
-    # Without escapes every event names its properties in plain; once a line on average is then once in each.
-    once = not others and b"\\" not in body and body.count(b'"properties"') == len(lines)
-    return _assemble(lines, suspects, _Stamping(rules, now_s, place, once, without_id, without_ip), blanks)
+    return _assemble(lines, suspects, _Stamping(rules, now_s, place, found), blanks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What a look at the events of a piece found, by line.
+
+    Attributes:
+        suspects: not cleared.
+        without_id: no `$insert_id`.
+        without_ip: no `ip`, and one is needed.
+        nested: perhaps more than two braces; None if that may be any line.
+    """
+
+    suspects: set[int]
+    without_id: set[int]
+    without_ip: set[int]
+    nested: set[int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Stamping:
-    """What is stamped on a block's lines.
-
-    Attributes:
-        rules: what the run asks.
-        now_s: the clock.
-        place: from a line's index to where it stands.
-        once: True if no line can have a second key `properties`, nor an escape.
-        without_id: lines that have no `$insert_id`.
-        without_ip: lines that have no `ip` and need one.
-    """
+    """What is stamped on lines: what the run asks, the clock, from an index to its place, and what was found."""
 
     rules: EventRules
     now_s: float
-    place: Callable[[int], Place] | None
-    once: bool
-    without_id: set[int]
-    without_ip: set[int]
-
-    def at(self, index: int) -> Place:
-        return self.place(index) if self.place else ("", 0)
+    place: Callable[[int], Place]
+    found: _Findings
 
 
 def _decode(lines: Sequence[bytes], all_utf8: bool) -> tuple[dict[int, _Event] | list[_Event], set[int]]:
@@ -146,8 +205,8 @@ def _examine(
     events: dict[int, _Event] | list[_Event],
     rules: EventRules,
     now_s: float,
-) -> tuple[set[int], set[int], set[int]]:
-    """Returns the events that are not cleared, those without `$insert_id` and those that need an `ip`."""
+) -> _Findings:
+    """Returns what has to be done with the events among the lines."""
     found = list(events.values()) if isinstance(events, dict) else events
     properties = [e.properties for e in found]
     ids = [p.insert_id for p in properties]
@@ -160,13 +219,15 @@ def _examine(
     )
     without_ip = {i for i, p in enumerate(properties) if p.ip is msgspec.UNSET} if rules.default_ip else set()
     if isinstance(events, list):
-        return suspects | crowded_lines(body, lines), without_id, without_ip
+        nested = nested_lines(body, lines)
+        suspects |= crowded_lines(lines, range(len(lines)) if nested is None else nested)
+        return _Findings(suspects, without_id, without_ip, nested)
     index = list(events)
-    crowded = {i for i in index if is_crowded(lines[i])}
-    return (
-        {index[i] for i in suspects} | crowded,
+    return _Findings(
+        {index[i] for i in suspects} | crowded_lines(lines, index),
         {index[i] for i in without_id},
         {index[i] for i in without_ip},
+        None,
     )
 
 
@@ -180,7 +241,7 @@ def _assemble(
     complex_lines = _stamp(lines, suspects, stamping, ids, alterations)
     for index in sorted(suspects | complex_lines):
         try:
-            accepted = check_event(lines[index], stamping.rules, stamping.now_s, stamping.at(index))
+            accepted = check_event(lines[index], stamping.rules, stamping.now_s, stamping.place(index))
         except RecordRefused as refused:
             rejections.append(refused.rejection(index))
             continue
@@ -213,43 +274,49 @@ def _stamp(
 ) -> set[int]:
     """Puts missing fields before the properties of clean lines; returns the lines where that is not simple.
 
-    It is simple where the record's second brace opens a `"properties":{` that stands outside any string and
-    is the only one of its name.
+    An event with two braces has one key `properties`, however spelled, as each of them would hold an object:
+    the first `"properties":{` is the one. With more braces that has to be proved.
     """
+    found, policy = stamping.found, stamping.rules.insert_id
+    make = policy.recipe()
     not_simple: set[int] = set()
-    with_id = with_ip = 0
-    keeps_rows, make = stamping.rules.insert_id.keeps_rows, stamping.rules.insert_id.recipe()
-    for index in sorted((stamping.without_id | stamping.without_ip) - suspects):
+    with_id = 0
+    for index in sorted((found.without_id | found.without_ip) - suspects):
         line = lines[index]
-        opening = line.find(b"{", 1) + 1
-        if not line.endswith(_OPEN, 0, opening) or not (stamping.once or _is_only_key(line, opening)):
+        if _OPEN not in line or ((found.nested is None or index in found.nested) and not _opens_once(line)):
             not_simple.add(index)
             continue
-        stamps = _NO_IP if index in stamping.without_ip else b""
-        if index in stamping.without_id:
-            try:
-                made = make(line)
-            except FieldsMissing:
-                not_simple.add(index)
-                continue
-            if keeps_rows:
-                made = located(made, *stamping.at(index))
-            ids[index] = made
-            with_id += 1
-            stamps = b'"$insert_id":"%b",%b' % (made.encode(), stamps)
-        with_ip += index in stamping.without_ip
-        lines[index] = b"%b%b%b" % (line[:opening], stamps, line[opening:])
+        if index not in found.without_id:
+            lines[index] = line.replace(_OPEN, _OPEN_NO_IP, 1)
+            continue
+        try:
+            made = make(line)
+        except FieldsMissing:
+            not_simple.add(index)
+            continue
+        if policy.keeps_rows:
+            made = located(made, *stamping.place(index))
+        ids[index] = made
+        with_id += 1
+        ip = _NO_IP if index in found.without_ip else b""
+        lines[index] = line.replace(_OPEN, b'%b"$insert_id":"%b",%b' % (_OPEN, made.encode(), ip), 1)
     if with_id:
         alterations[STAMPED_ID] += with_id
-    if with_ip:
+    if with_ip := len(found.without_ip - suspects - not_simple):
         alterations[DEFAULTED_IP] += with_ip
     return not_simple
 
 
-def _is_only_key(line: bytes, opening: int) -> bool:
-    """Returns whether the `"properties":{` that ends at `opening` is certainly the only key of its name.
+def _opens_once(line: bytes) -> bool:
+    """Returns whether the line's first `"properties":{` certainly opens the event's own and only properties.
 
-    No backslash before it that could make its quote part of a string, and none later that could spell another
-    such key differently.
+    It is the second brace; no backslash before it makes its quote part of a string, none behind it spells
+    another such key differently.
     """
-    return line.find(b"\\", 0, opening) < 0 and line.count(b'"properties"') == 1 and b"\\u00" not in line
+    opening = line.find(b"{", 1) + 1
+    return (
+        line.endswith(_OPEN, 0, opening)
+        and line.find(b"\\", 0, opening) < 0
+        and line.count(b'"properties"') == 1
+        and b"\\u00" not in line
+    )

@@ -172,7 +172,7 @@ class _Findings:
 
 @dataclass(frozen=True, slots=True)
 class _Stamping:
-    """What is stamped on lines: what the run asks, the clock, from an index to its place, and what was found."""
+    """What is stamped on lines: the rules, the clock, from an index to its place, and what was found."""
 
     rules: EventRules
     now_s: float

@@ -23,8 +23,8 @@ from mixpanel_http.verdicts import Reason, Rejection
 
 GZIP_LEVEL: Final = 1  # isal's: 0.7 CPU-s per million events where zlib's best costs ten times that
 ISOLATION_BUDGET: Final = 64  # requests that one refused request may cost to find its bad records
-# Of the size that was refused, where the answer does not name the limit: what the halves of it have, with room
-# for records of uneven size, so that what has passed once is what is sent from then on.
+# Of the size that was refused, where the answer does not name the limit: what its halves have, with room for
+# records of uneven size, so that what has passed once is what is sent from then on.
 LEARNED_SHARE: Final = 0.6
 
 

@@ -274,6 +274,7 @@ def _finish(
     )
     report = make_report(launch.manifest, books, facts)
     report["dead_letters"]["files"] = [launch.folder.uri_of(name) for name in books.dead_files]
+    report["undelivered"]["files"] = [launch.folder.uri_of(name) for name in books.undelivered_files]
     report["folder"] = launch.folder.uri
     if launch.config.destination.emulator and not launch.dry_run:
         report["emulator_store"] = emulator_store(launch)

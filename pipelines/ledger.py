@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from transforms.tally import Counts, Tally
 
 FOLDER: Final = "ledger"
 DEAD_LETTERS: Final = "dead_letters"
+UNDELIVERED: Final = "undelivered"
 FLUSH_SECONDS: Final = 30.0  # on object stores, where every flush writes the attempt's progress again
 FLUSH_BLOCKS: Final = 50
 SEGMENT_SAMPLE: Final = 4096
@@ -51,6 +52,7 @@ class BlockRecord:
     notes: tuple[FileNote, ...] = ()
     end: bool = False
     dead: DeadFile | None = None
+    undelivered: DeadFile | None = None
 
     @property
     def settled(self) -> bool:
@@ -70,6 +72,7 @@ class SegmentRecord:
     sample_level: int = 0
     sample: Mapping[str, int] = field(default_factory=dict)
     blocks: int = 0
+    undelivered: tuple[DeadFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,7 @@ class Attempt:
             True: _DeadLetterFile(folder, self._name),
             False: _DeadLetterFile(folder, f"{self._name}.open"),
         }
+        self._undelivered: dict[int, Sequence[bytes]] = {}
         self._last_ordinal: int | None = None
         self._sample = IdSample(SEGMENT_SAMPLE)
         self._clock = clock
@@ -189,6 +193,8 @@ class Attempt:
         self._blocks[outcome.ordinal] = record
         self._unwritten.append(record)
         self._letters[record.settled].add(outcome.dead_letters)
+        if outcome.undelivered:
+            self._undelivered[outcome.ordinal] = outcome.undelivered
         self._sample.add([i[:_ID_DIGITS] for i in outcome.stamped_ids])
         if outcome.end:
             self._last_ordinal = outcome.ordinal
@@ -207,6 +213,8 @@ class Attempt:
             written = letters.write()
             if written is not None:
                 next(r for r in reversed(self._unwritten) if r.settled == settled).dead = written
+        for record in self._unwritten:
+            record.undelivered = self._write_undelivered(record.ordinal)
         lines = [_progress_line(record) for record in self._unwritten]
         name = f"{FOLDER}/{self._name}.prog"
         if self._folder.is_local:
@@ -225,6 +233,16 @@ class Attempt:
             content = _done_content(summary, self._sample)
             self._folder.write(f"{FOLDER}/{self._name}.done", _sealed(content))
         return summary.tally.total
+
+    def _write_undelivered(self, ordinal: int) -> DeadFile | None:
+        """Makes a block's undelivered records durable, in a file of its own: the next attempt may bring it in."""
+        letters = self._undelivered.pop(ordinal, None)
+        if letters is None:
+            return None
+        name = f"{UNDELIVERED}/{self._name}.{ordinal}.jsonl.gz"
+        content = gzip.compress(b"".join(letter + b"\n" for letter in letters), 6, mtime=0)
+        self._folder.write(name, content)
+        return DeadFile(name, len(content), len(letters))
 
     def _is_due(self) -> bool:
         return len(self._unwritten) >= FLUSH_BLOCKS or self._clock() - self._flushed_at >= FLUSH_SECONDS
@@ -263,14 +281,25 @@ def summarise(segment: str, blocks: Iterable[BlockRecord], done: bool) -> Segmen
     tally = Tally()
     notes: list[FileNote] = []
     dead: dict[str, DeadFile] = {}
+    undelivered: list[DeadFile] = []
     count = 0
     for record in sorted(blocks, key=lambda record: record.ordinal):
         tally.add(record.tally)
         notes += record.notes
         count += 1
+        if record.undelivered:
+            undelivered.append(record.undelivered)
         if record.dead and (record.dead.name not in dead or record.dead.bytes > dead[record.dead.name].bytes):
             dead[record.dead.name] = record.dead
-    return SegmentRecord(segment, tally, tuple(notes), tuple(dead.values()), done, blocks=count)
+    return SegmentRecord(
+        segment,
+        tally,
+        tuple(notes),
+        tuple(dead.values()),
+        done,
+        blocks=count,
+        undelivered=tuple(undelivered),
+    )
 
 
 def read_ledger(folder: StateFolder) -> dict[str, SegmentRecord]:
@@ -358,6 +387,8 @@ def _progress_line(record: BlockRecord) -> bytes:
         values["end"] = True
     if record.dead:
         values["dead"] = _dead_values(record.dead)
+    if record.undelivered:
+        values["undelivered"] = _dead_values(record.undelivered)
     return _sealed(values)
 
 
@@ -365,7 +396,9 @@ def _block_record(values: Mapping[str, Any]) -> BlockRecord | None:
     try:
         dead = DeadFile(*values["dead"]) if "dead" in values else None
         notes = tuple(FileNote(*note) for note in values.get("notes", ()))
-        return BlockRecord(values["o"], Tally.from_json(values["t"]), notes, values.get("end", False), dead)
+        undelivered = DeadFile(*values["undelivered"]) if "undelivered" in values else None
+        tally = Tally.from_json(values["t"])
+        return BlockRecord(values["o"], tally, notes, values.get("end", False), dead, undelivered)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 

@@ -68,6 +68,8 @@ class Books:
     notes: list[FileNote] = field(default_factory=list)
     dead_files: list[str] = field(default_factory=list)
     dead_records: int = 0
+    undelivered_files: list[str] = field(default_factory=list)
+    undelivered_records: int = 0
     segments_done: int = 0
     files_done: int = 0
     sample: IdSample = field(default_factory=IdSample)
@@ -100,6 +102,10 @@ def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]
     if books.dead_records < books.total.dead_lettered:
         missing = books.total.dead_lettered - books.dead_records
         books.unbalanced.append(f"{missing} dead letters are counted but not written")
+    if books.undelivered_records != books.total.undelivered:
+        books.unbalanced.append(
+            f"{books.total.undelivered} undelivered records are counted, {books.undelivered_records} written"
+        )
     return books
 
 
@@ -108,6 +114,8 @@ def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:
     books.notes += record.notes
     books.dead_files += [file.name for file in record.dead]
     books.dead_records += sum(file.records for file in record.dead)
+    books.undelivered_files += [file.name for file in record.undelivered]
+    books.undelivered_records += sum(file.records for file in record.undelivered)
     books.sample.merge(record.sample_level, record.sample)
     books.segments_done += record.done
     for index, counts in record.tally.parts.items():
@@ -192,6 +200,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
             "by_reason": dict(Counter(tally.by_reason).most_common()),
             "files": books.dead_files,
         },
+        "undelivered": {"files": books.undelivered_files},
         "files": {"total": manifest.files, "done": books.files_done, "damaged": damaged},
         "segments": {"total": len(manifest.segments), "done": books.segments_done},
         "requests": {
@@ -201,7 +210,11 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
             "splits": tally.splits,
             "bytes_raw": tally.bytes_raw,
             "bytes_sent": tally.bytes_sent,
+            "isolations": tally.isolations,
             "waited_seconds": round(tally.waited_s, 1),
+            "throttled_seconds": round(tally.throttled_s, 1),
+            "retry_wait_seconds": round(tally.retry_wait_s, 1),
+            "outage_wait_seconds": round(tally.outage_wait_s, 1),
         },
         "re_sent": {"events": tally.re_sent_events, "bytes": tally.re_sent_bytes},
         "alterations": dict(tally.alterations.most_common()),

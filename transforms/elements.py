@@ -178,6 +178,7 @@ class BlockOutcome:
         notes: how reading ended for the parts that ended here.
         end: True for the segment's last block.
         stop: why the run must not go on, or None.
+        undelivered: one JSON object an undelivered record, as the dead letters have them, to replay it.
     """
 
     segment: str
@@ -189,3 +190,4 @@ class BlockOutcome:
     notes: tuple[FileNote, ...] = ()
     end: bool = False
     stop: Stop | None = None
+    undelivered: Sequence[bytes] = ()

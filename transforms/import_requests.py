@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import apache_beam as beam
+from apache_beam.io.components.adaptive_throttler import ThrottlingSignaler
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 from apache_beam.transforms.window import GlobalWindow
@@ -60,6 +61,7 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
     tally = Tally()
     stop = None
     refused: list[tuple[Rejection, str | None]] = []
+    undelivered: list[tuple[Rejection, str | None]] = []
     for request in encoded.requests:
         receipt = (
             delivers.deliver(request.body, request.count, request.compressed)
@@ -67,7 +69,8 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
             else Receipt(not_attempted=request.count, ranges=[(0, request.count, "not_attempted")])
         )
         stop = stop or receipt.stop
-        refused += _refused(encoded, request, receipt)
+        refused += _by_line(encoded, request, receipt.rejections)
+        undelivered += _by_line(encoded, request, list(_undelivered(receipt)))
         _count(tally, encoded, request, receipt)
     block, records = encoded.block, encoded.records
     tally.lines = block.lines
@@ -76,7 +79,7 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
     _count_read(tally, encoded)
     letters = [
         *dead_letters(block, records.rejections, "prepare"),
-        *dead_letters(block, [r for r, _ in refused], "import", [i for _, i in refused]),
+        *_letters(block, refused),
     ]
     return BlockOutcome(
         block.segment,
@@ -88,19 +91,36 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
         block.notes,
         block.end,
         stop,
+        list(_letters(block, undelivered)),
     )
 
 
-def _refused(
-    encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt
+def _letters(block: Block, rejections: list[tuple[Rejection, str | None]]) -> Iterator[bytes]:
+    return dead_letters(block, [r for r, _ in rejections], "import", [i for _, i in rejections])
+
+
+def _undelivered(receipt: Receipt) -> Iterator[Rejection]:
+    """Yields what a letter says of each undelivered record: nothing against it, only what went wrong last."""
+    if not receipt.undelivered:
+        return
+    refused = {rejection.index for rejection in receipt.rejections}
+    for first, count, fate in receipt.ranges:
+        if fate == "undelivered":
+            for index in range(first, first + count):
+                if index not in refused:
+                    yield Rejection(index, "undelivered", None, receipt.last_problem)
+
+
+def _by_line(
+    encoded: EncodedBlock, request: EncodedRequest, rejections: Sequence[Rejection]
 ) -> list[tuple[Rejection, str | None]]:
-    """Returns the service's refusals by the block's lines, each with the id that was sent."""
-    if not receipt.rejections:
+    """Returns rejections by the block's lines instead of the request's, each with the id that was sent."""
+    if not rejections:
         return []
     sent = request.body.split(b"\n")
     kept = encoded.records.kept
     found = []
-    for rejection in receipt.rejections:
+    for rejection in rejections:
         record = request.first + rejection.index
         line = record if kept is None else kept[record]
         found.append((replace(rejection, index=line), sent_insert_id(sent[rejection.index])))
@@ -122,6 +142,10 @@ def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt
         "re_sent_events",
         "re_sent_bytes",
         "waited_s",
+        "throttled_s",
+        "retry_wait_s",
+        "outage_wait_s",
+        "isolations",
     ):
         setattr(tally, name, getattr(tally, name) + getattr(receipt, name))
     tally.requests.update(receipt.requests)
@@ -215,12 +239,15 @@ class _ImportFn(beam.DoFn):
     _client: ImportClient | None = field(default=None, init=False)
     _deliverer: Deliverer | None = field(default=None, init=False)
     _pool: ThreadPoolExecutor | None = field(default=None, init=False)
+    _throttling: ThrottlingSignaler | None = field(default=None, init=False)
+    _unsignalled_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def setup(self) -> None:
         self._pool = ThreadPoolExecutor(self.limits.in_flight, "import")
+        self._throttling = ThrottlingSignaler(type(self).__name__)
         if self.dry_run:
             return
         self._client = ImportClient(self.destination, self.limits.in_flight)
@@ -262,4 +289,17 @@ class _ImportFn(beam.DoFn):
             total = outcome.tally.total
             Metrics.counter("backfill", "imported_attempts").inc(total.imported)
             Metrics.counter("backfill", "dead_lettered_attempts").inc(total.dead_lettered)
+            self._signal_throttled(outcome.tally.waited_s)
             yield outcome
+
+    def _signal_throttled(self, slept_s: float) -> None:
+        """Tells the runner of time slept, in whole seconds as it counts them, so that it adds no workers for it.
+
+        The bundle as a whole slept for as long as its requests did on average: they wait side by side.
+        """
+        assert self._throttling is not None
+        self._unsignalled_s += slept_s / self.limits.in_flight
+        whole = int(self._unsignalled_s)
+        if whole:
+            self._throttling.signal_throttled(whole)
+            self._unsignalled_s -= whole

@@ -53,6 +53,10 @@ _SUMS: Final = (
     "re_sent_events",
     "re_sent_bytes",
     "waited_s",
+    "throttled_s",
+    "retry_wait_s",
+    "outage_wait_s",
+    "isolations",
 )
 _COUNTERS: Final = ("by_reason", "alterations", "requests")
 
@@ -73,7 +77,11 @@ class Tally:
         bytes_sent: bytes on the wire.
         re_sent_events: events in requests that repeated another.
         re_sent_bytes: uncompressed bytes in them.
-        waited_s: seconds of waiting for the pace or before a retry, over all threads.
+        waited_s: seconds of waiting over all threads: the next three, added up.
+        throttled_s: for the pace.
+        retry_wait_s: before a retry.
+        outage_wait_s: until an outage was over.
+        isolations: requests that were cut to find the records at fault.
     """
 
     parts: dict[int, Counts] = field(default_factory=dict)
@@ -88,6 +96,10 @@ class Tally:
     re_sent_events: int = 0
     re_sent_bytes: int = 0
     waited_s: float = 0.0
+    throttled_s: float = 0.0
+    retry_wait_s: float = 0.0
+    outage_wait_s: float = 0.0
+    isolations: int = 0
 
     def part(self, index: int) -> Counts:
         """Returns the counts of one part, to be added to."""

@@ -70,8 +70,10 @@ def decompress(chunks: Iterable[bytes], compression: str) -> Iterator[bytes]:
     for chunk in chunks:
         data = chunk
         while data:
-            if not started and not data.strip(b"\0"):
-                break  # zero padding behind a member is legal
+            if not started:
+                data = data.lstrip(b"\0")  # padding, which is legal behind a member
+                if not data:
+                    break
             started = True
             yield from _pieces(member, data, offset)
             if not member.eof:

@@ -17,6 +17,17 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
 
 
+class _SentProperties(msgspec.Struct, gc=False):
+    insert_id: str | None = msgspec.field(name="$insert_id", default=None)
+
+
+class _Sent(msgspec.Struct, gc=False):
+    properties: _SentProperties
+
+
+_decode_sent: Final = msgspec.json.Decoder(_Sent).decode
+
+
 class LinePlaces:
     """Where each line of a block stands: its file, its number there and its offset."""
 
@@ -82,8 +93,7 @@ def dead_letters(
 
 def sent_insert_id(record: bytes) -> str | None:
     """Returns the `$insert_id` of a record as it was sent."""
-    value = _decode(record)["properties"].get("$insert_id")
-    return value if isinstance(value, str) else None
+    return _decode_sent(record).properties.insert_id
 
 
 def _content(line: bytes) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class _Stream:
         for note, stretch in zip(self._ended, self._stretches, strict=True):
             yield FileNote(note.part, note.uri, stretch.lines, note.problem, note.offset, note.detail)
             part = self._segment.parts[note.part]
-            if part.end is not None and stretch.next_line is not None:
+            if part.end is not None and stretch.next_line is not None and not note.problem:
                 self._reader.line_bases[part.uri, part.end] = stretch.next_line
 
     def _first_line(self, part: FilePart) -> int | None:

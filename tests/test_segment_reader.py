@@ -218,7 +218,7 @@ def test_a_truncated_file_yields_its_whole_lines_and_tells_which_was_torn(
 
 def test_a_line_that_damage_leaves_whole_is_not_torn(tmp_path: Path) -> None:
     path = tmp_path / "a.json.gz"
-    path.write_bytes(gzip.compress(b"one\ntwo\n") + b"rubbish")
+    path.write_bytes(gzip.compress(b"one\ntwo\n") + b"rubbish, and more of it")
     blocks = read_blocks(parts_of(path))
 
     assert [line for *_, line in lines_with_places(blocks)] == [b"one", b"two"]

@@ -88,7 +88,7 @@ def dead_letters(
         }
         if block.oversize:
             letter |= {"truncated": True, "length": block.oversize.length, "sha256": block.oversize.sha256}
-        yield _encode(letter | _content(line))
+        yield _encode(letter | (_as_bytes(line) if block.oversize else _content(line)))
 
 
 def sent_insert_id(record: bytes) -> str | None:
@@ -102,5 +102,9 @@ def _content(line: bytes) -> dict[str, Any]:
         line.decode()
         _decode(line)
     except (ValueError, RecursionError):
-        return {"raw_b64": base64.b64encode(line).decode()}
+        return _as_bytes(line)
     return {"record": msgspec.Raw(line.strip(b" \t\r\n"))}
+
+
+def _as_bytes(line: bytes) -> dict[str, Any]:
+    return {"raw_b64": base64.b64encode(line).decode()}

@@ -1,0 +1,98 @@
+"""Tallies: sums that close, in any order, and that survive being written down."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, fields
+from functools import reduce
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms.tally import OUTCOMES, Counts, Tally
+
+NUMBER = st.integers(0, 10**12)
+COUNTS = st.builds(Counts, **{field.name: NUMBER for field in fields(Counts)})
+COUNTER = st.dictionaries(st.sampled_from(["a", "b", "200", "too_deep"]), st.integers(1, 99)).map(Counter)
+SUMS = {
+    f.name: NUMBER for f in fields(Tally) if f.name not in ("parts", "by_reason", "alterations", "requests")
+}
+TALLY = st.builds(
+    Tally,
+    **{**SUMS, "waited_s": NUMBER.map(lambda n: n / 8)},
+    parts=st.dictionaries(st.integers(0, 3), COUNTS, max_size=3),
+    by_reason=COUNTER,
+    alterations=COUNTER,
+    requests=COUNTER,
+)
+
+
+def added(tallies: list[Tally]) -> Tally:
+    def add(total: Tally, other: Tally) -> Tally:
+        total.add(other)
+        return total
+
+    return reduce(add, tallies, Tally())
+
+
+@given(TALLY)
+def test_a_tally_is_read_as_it_was_written(tally: Tally) -> None:
+    assert Tally.from_json(json.loads(json.dumps(tally.to_json()))) == tally
+
+
+def test_zeros_are_not_written() -> None:
+    assert Tally().to_json() == {"parts": {}}
+    assert Counts(read=2, imported=2).to_json() == {"read": 2, "imported": 2}
+
+
+@given(st.lists(TALLY, max_size=4))
+def test_tallies_add_up_in_any_order(tallies: list[Tally]) -> None:
+    assert asdict(added(tallies)) == asdict(added(tallies[::-1]))
+
+
+@given(TALLY, TALLY)
+def test_every_number_is_added(one: Tally, other: Tally) -> None:
+    total = added([one, other])
+
+    for name in SUMS:
+        assert getattr(total, name) == getattr(one, name) + getattr(other, name)
+    for name in ("by_reason", "alterations", "requests"):
+        assert getattr(total, name) == getattr(one, name) + getattr(other, name)
+    for name in ("read", *OUTCOMES):
+        assert getattr(total.total, name) == getattr(one.total, name) + getattr(other.total, name)
+
+
+@given(TALLY, TALLY)
+def test_parts_of_two_segments_have_nothing_in_common(one: Tally, other: Tally) -> None:
+    before = dict(one.parts)
+    lines = one.lines
+    one.add_apart_from_parts(other)
+
+    assert one.parts == before
+    assert one.lines == lines + other.lines
+
+
+@given(TALLY, TALLY)
+def test_adding_changes_nothing_in_what_is_added(one: Tally, other: Tally) -> None:
+    before = other.to_json()
+    total = added([other, one])
+    total.part(0).read += 1
+
+    assert other.to_json() == before
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_books_close_when_each_record_has_one_outcome(outcome: str) -> None:
+    counts = Counts(read=3, imported=2)
+    assert not counts.balanced
+    setattr(counts, outcome, getattr(counts, outcome) + 1)
+
+    assert counts.balanced
+    assert counts.settled == (outcome in ("imported", "dead_lettered", "filtered"))
+
+
+@pytest.mark.parametrize("values", [{}, {"parts": {"x": {}}}, {"parts": {"0": {"reed": 1}}}, {"parts": []}])
+def test_anything_else_is_not_read_as_a_tally(values: Any) -> None:
+    with pytest.raises((TypeError, ValueError, KeyError, AttributeError)):
+        Tally.from_json(values)

@@ -14,6 +14,10 @@ EPILOG = """examples:
   python run_backfill.py --config configs/s3.yaml --dry-run
   python run_backfill.py --config configs/s3.yaml --set source.dates.from=2024-03-01 --set limits.in_flight=8
   python run_backfill.py --config configs/s3.yaml --resume 20240401T120000Z-1a2b
+  python run_backfill.py replay 20240401T120000Z-1a2b --config configs/s3.yaml
+
+verbs:
+  replay RUN_ID    send the dead letters and undelivered records of a run, as a new run; ids are kept
 
 exit codes:
   0 done                              6 dead letters above run.allow_dead_letters
@@ -59,15 +63,34 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Returns the arguments, and those that are for Beam.
+
+    A verb stands first or nowhere: further back the same word may be the value of an option for Beam.
+    """
+    made = parser()
+    made.set_defaults(replay=None)
+    if argv and argv[0] == "replay":
+        if len(argv) < 2 or argv[1].startswith("-"):
+            made.error("replay needs the id of a run: replay RUN_ID --config FILE")
+        made.set_defaults(replay=argv[1])
+        argv = argv[2:]
+    arguments, beam_args = made.parse_known_args(argv)
+    if arguments.replay and arguments.resume:
+        made.error("--resume goes on with a replay by itself: give its own id, without replay")
+    return arguments, beam_args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a backfill as the arguments say and returns the exit code."""
-    arguments, beam_args = parser().parse_known_args(argv)
+    arguments, beam_args = parse(sys.argv[1:] if argv is None else argv)
     from pipelines.command import run
 
     return run(
         arguments.config,
         overrides=arguments.overrides,
         resume=arguments.resume,
+        replay=arguments.replay,
         dry_run=arguments.dry_run,
         as_json=arguments.json,
         beam_args=beam_args,

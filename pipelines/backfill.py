@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import os
 import secrets
@@ -63,7 +64,9 @@ class Launch:
 Watch = Callable[[Launch], "contextlib.AbstractContextManager[object]"]
 
 
-def prepare_launch(config: Config, *, resume: str | None = None, dry_run: bool = False) -> Launch:
+def prepare_launch(
+    config: Config, *, resume: str | None = None, dry_run: bool = False, origin: str | None = None
+) -> Launch:
     """Returns a launch of a new run, or of one that is taken up again; writes the manifest of a new one.
 
     Raises:
@@ -81,7 +84,7 @@ def prepare_launch(config: Config, *, resume: str | None = None, dry_run: bool =
             f"{folder.uri}: this run exists; resume it with --resume {run_id}, or choose another run.id"
         )
     files = list_files(_pattern(config), _storage(config))
-    manifest = _new_manifest(config, run_id, files)
+    manifest = dataclasses.replace(_new_manifest(config, run_id, files), origin=origin)
     write_manifest(folder, manifest)
     return Launch(config, folder, manifest, {}, False, dry_run)
 

@@ -10,11 +10,12 @@ import orjson
 
 from mixpanel_http.client import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
-from pipelines.backfill import RunMismatch, prepare_launch, run_launch
-from pipelines.config import ConfigError, load_config
+from pipelines.backfill import Launch, RunMismatch, prepare_launch, run_launch
+from pipelines.config import Config, ConfigError, load_config
 from pipelines.manifest import ManifestUnusable
 from pipelines.plan import NothingMatched, SourceUnreadable
 from pipelines.progress import show_progress
+from pipelines.replay import prepare_replay, replaying
 from pipelines.report import ExitCode
 from pipelines.state import StateUnusable
 from pipelines.summary import shown, summary
@@ -25,6 +26,7 @@ def run(
     *,
     overrides: Sequence[str] = (),
     resume: str | None = None,
+    replay: str | None = None,
     dry_run: bool = False,
     as_json: bool = False,
     beam_args: Sequence[str] = (),
@@ -35,6 +37,7 @@ def run(
         config_path: the configuration's file.
         overrides: `key.path=value`, each replacing one value of it.
         resume: the run to go on with, or None for a new one.
+        replay: the run whose dead letters and undelivered records are to be sent, or None.
         dry_run: read and validate only.
         as_json: print the report as JSON on stdout.
         beam_args: options for Beam.
@@ -42,7 +45,7 @@ def run(
     _set_up_logging()
     try:
         config = load_config(config_path, overrides)
-        launch = prepare_launch(config, resume=resume, dry_run=dry_run)
+        launch = _launch(config, resume, replay, dry_run)
     except (
         ConfigError,
         RunMismatch,
@@ -70,6 +73,14 @@ def run(
         sys.stdout.write(summary(report))
     sys.stdout.flush()
     return int(report["exit_code"])
+
+
+def _launch(config: Config, resume: str | None, replay: str | None, dry_run: bool) -> Launch:
+    if resume is not None:
+        return prepare_launch(replaying(config, resume), resume=resume, dry_run=dry_run)
+    if replay is not None:
+        return prepare_replay(config, replay, dry_run=dry_run)
+    return prepare_launch(config, dry_run=dry_run)
 
 
 def _set_up_logging() -> None:

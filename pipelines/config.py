@@ -123,8 +123,9 @@ class SourceConfig(_Section):
     order: Literal["newest_first", "oldest_first"] = Field(
         "newest_first", description="which partition is sent first"
     )
-    format: Literal["ndjson"] = Field(
-        "ndjson", description="one JSON record a line; compression is told by content"
+    format: Literal["ndjson", "dead_letters"] = Field(
+        "ndjson",
+        description="one JSON record a line, compression is told by content; or the dead letters of a run",
     )
     storage_options: dict[str, Any] = Field(
         default_factory=dict,

@@ -69,6 +69,11 @@ def _in_one_lane(segment: Segment) -> tuple[str, Segment]:
     return "0", segment
 
 
+def _read_blocks(config: Config, limits: BlockLimits, ledger: Ledger) -> ReadBlocks:
+    letters = config.source.format == "dead_letters"
+    return ReadBlocks(Storage(config.source.storage_options), limits, ledger, letters)
+
+
 @dataclass
 class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
     """The whole job: reads, prepares, encodes, imports and commits every segment that is left.
@@ -98,7 +103,7 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
         return (
             begin
             | "ListSegments" >> ListSegments(self.ledger.folder, self.ledger.resumed)
-            | "ReadBlocks" >> ReadBlocks(Storage(config.source.storage_options), block, self.ledger)
+            | "ReadBlocks" >> _read_blocks(config, block, self.ledger)
             | "PrepareRecords" >> PrepareRecords(config.event_rules())
             | "EncodeRequests" >> EncodeRequests(size.records_per_request, size.bytes_per_request)
             | "ImportRequests" >> ImportRequests(self.destination, pace, self.dry_run)

@@ -235,7 +235,7 @@ class Attempt:
         return summary.tally.total
 
     def _write_undelivered(self, ordinal: int) -> DeadFile | None:
-        """Makes a block's undelivered records durable, in a file of its own: the next attempt may bring it in."""
+        """Makes a block's undelivered records durable, in a file of its own: they may be sent again."""
         letters = self._undelivered.pop(ordinal, None)
         if letters is None:
             return None

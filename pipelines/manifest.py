@@ -31,6 +31,7 @@ class Manifest:
         files: number of input files.
         bytes: their bytes, as stored.
         segments: the units of work, in the order in which they are sent.
+        origin: the run whose records this one replays, or None.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class Manifest:
     files: int
     bytes: int
     segments: tuple[Segment, ...]
+    origin: str | None = None
 
 
 def write_manifest(folder: StateFolder, manifest: Manifest) -> None:
@@ -74,11 +76,22 @@ def read_manifest(folder: StateFolder) -> Manifest:
             header["files"],
             header["bytes"],
             tuple(_segments(rest)),
+            header.get("origin"),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ManifestUnusable):
             raise
         raise ManifestUnusable(f"{folder.uri_of(NAME)}: damaged ({type(error).__name__})") from None
+
+
+def read_origin(folder: StateFolder) -> str | None:
+    """Returns the run that a run replays, or None; a manifest that cannot be read is for others to tell."""
+    try:
+        header = orjson.loads(folder.read(NAME).partition(b"\n")[0])
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    origin = header.get("origin") if isinstance(header, dict) else None
+    return origin if isinstance(origin, str) else None
 
 
 def _header(manifest: Manifest) -> bytes:
@@ -90,6 +103,7 @@ def _header(manifest: Manifest) -> bytes:
             "settings": dict(manifest.settings),
             "files": manifest.files,
             "bytes": manifest.bytes,
+            **({"origin": manifest.origin} if manifest.origin else {}),
         }
     )
 

@@ -9,6 +9,7 @@ import random
 import socket
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -410,6 +411,32 @@ def test_whatever_retry_after_says_the_wait_is_sensible(value: str) -> None:
     seconds = retry_after(value, NOW)
 
     assert seconds is None or 0 < seconds <= MAX_RETRY_AFTER_S
+
+
+# --- the page ----------------------------------------------------------------------------------------
+
+
+def documented_rows() -> list[str]:
+    read = {"200": "200, anything else", "400": "400, anything else"}
+    accepted = ACTIONS[AnswerClass.OK].value
+    listed = ACTIONS[AnswerClass.PARTIAL].value
+    return [
+        f"| 200, documented, numbers add up | ok | imported | {accepted} |",
+        f"| 400 with a list that adds up | partial | some records are refused | {listed} |",
+        *(
+            f"| {read.get(r.shown, r.shown)} | {r.kind.value} | {r.why} | "
+            f"{(r.action or ACTIONS[r.kind]).value} |"
+            for r in STATUS_ROWS
+        ),
+        *(f"| {r.label} | {r.kind.value} | {r.why} | {ACTIONS[r.kind].value} |" for r in BROKEN_ROWS),
+    ]
+
+
+def test_the_page_shows_the_table_as_it_is() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "delivery.md").read_text()
+    table = page.partition("<!-- table -->")[2].partition("<!-- end of table -->")[0]
+
+    assert table.strip().splitlines()[2:] == documented_rows()
 
 
 def test_the_catch_all_rows_come_last() -> None:

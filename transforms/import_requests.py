@@ -293,7 +293,7 @@ class _ImportFn(beam.DoFn):
             yield outcome
 
     def _signal_throttled(self, slept_s: float) -> None:
-        """Tells the runner of time slept, in whole seconds as it counts them, so that it adds no workers for it.
+        """Tells the runner of time slept, in whole seconds, so that it does not add workers for it.
 
         The bundle as a whole slept for as long as its requests did on average: they wait side by side.
         """

@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from transforms.elements import Block, Segment
+from transforms.letters_again import open_letters
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage, scheme_of
 
@@ -38,11 +39,13 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
         storage: how the sources are reached.
         limits: the largest block.
         progress: what earlier attempts settled.
+        letters: the lines are dead letters, and the records in them are what is read.
     """
 
     storage: Storage
     limits: BlockLimits
     progress: Progress
+    letters: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -50,7 +53,9 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
             raise ValueError(f"a block holds at least one record, not {self.limits}")
 
     def expand(self, segments: PCollection[Segment]) -> PCollection[Block]:
-        return segments | "Read" >> beam.ParDo(_ReadFn(self.storage, self.limits, self.progress))
+        return segments | "Read" >> beam.ParDo(
+            _ReadFn(self.storage, self.limits, self.progress, self.letters)
+        )
 
     def display_data(self) -> dict[str, Any]:
         return {"records_per_block": self.limits.records, "bytes_per_block": self.limits.bytes}
@@ -61,6 +66,7 @@ class _ReadFn(beam.DoFn):
     storage: Storage
     limits: BlockLimits
     progress: Progress
+    letters: bool
     _filesystems: dict[str, FileSystem] = field(default_factory=dict, init=False)
     _reader: SegmentReader | None = field(default=None, init=False)
 
@@ -73,7 +79,8 @@ class _ReadFn(beam.DoFn):
     def process(self, segment: Segment) -> Iterator[Block]:
         assert self._reader is not None
         done = self.progress.settled_blocks(segment.id)
-        yield from self._reader.blocks(segment, uuid.uuid4().hex, done)
+        blocks = self._reader.blocks(segment, uuid.uuid4().hex, done)
+        yield from map(open_letters, blocks) if self.letters else blocks
 
     def _filesystem(self, uri: str) -> FileSystem:
         scheme = scheme_of(uri)

@@ -1,0 +1,71 @@
+"""Replays a run: its committed dead letters and undelivered records become the input of a new run.
+
+The letters are copied into the new run's folder first. So the new run's input cannot change under it, however
+the first run goes on, and it is resumed like any other.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pipelines.backfill import Launch, new_run_id, prepare_launch
+from pipelines.config import Config, SourceConfig
+from pipelines.ledger import DeadFile, read_ledger
+from pipelines.manifest import read_manifest, read_origin
+from pipelines.plan import NothingMatched
+from pipelines.state import StateFolder, StateUnusable
+from transforms.storage import Storage
+
+INPUT: Final = "input"
+
+
+def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Launch:
+    """Returns the launch of a new run that sends what another could not, or was not allowed to.
+
+    Raises:
+        ManifestUnusable: if there is no such run.
+        NothingMatched: if it has neither dead letters nor undelivered records.
+        RunMismatch, StateUnusable: if the state cannot be used.
+    """
+    state = StateFolder(config.run.state, Storage(config.run.storage_options))
+    source = state.below(origin)
+    read_manifest(source)
+    files = _letter_files(source)
+    if not files:
+        raise NothingMatched(f"run {origin} has neither dead letters nor undelivered records")
+    run_id = config.run.id or new_run_id()
+    folder = state.below(run_id)
+    if not folder.exists("manifest.jsonl"):
+        _copy(source, files, folder)
+    named = config.model_copy(update={"run": config.run.model_copy(update={"id": run_id})})
+    return prepare_launch(_reading(named, folder), dry_run=dry_run, origin=origin)
+
+
+def replaying(config: Config, run_id: str) -> Config:
+    """Returns the configuration to resume a run with: where it replays another, its source is letters."""
+    folder = StateFolder(config.run.state, Storage(config.run.storage_options)).below(run_id)
+    return config if read_origin(folder) is None else _reading(config, folder)
+
+
+def _reading(config: Config, folder: StateFolder) -> Config:
+    source = SourceConfig(
+        uri=f"{folder.uri}/{INPUT}/*.jsonl.gz",
+        format="dead_letters",
+        storage_options=config.run.storage_options,
+    )
+    return config.model_copy(update={"source": source})
+
+
+def _letter_files(folder: StateFolder) -> list[DeadFile]:
+    """Returns the files of letters that are committed, as far as they are."""
+    ledger = read_ledger(folder)
+    return [file for name in sorted(ledger) for file in (*ledger[name].dead, *ledger[name].undelivered)]
+
+
+def _copy(source: StateFolder, files: list[DeadFile], target: StateFolder) -> None:
+    """Copies letters as far as they are committed; what a crash left behind them is no part of the books."""
+    names = [file.name for file in files]
+    for file, (name, content) in zip(files, source.read_all(names), strict=True):
+        if len(content) < file.bytes:
+            raise StateUnusable(f"{source.uri_of(name)}: shorter than the ledger says")
+        target.write(f"{INPUT}/{name.replace('/', '.')}", content[: file.bytes])

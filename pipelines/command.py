@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +46,10 @@ def run(
     _set_up_logging()
     try:
         config = load_config(config_path, overrides)
+        if beam_args or config.beam.options:
+            check_options(config, beam_args)
+        if not (dry_run or config.destination.emulator):
+            config.destination.to_destination().authorization()  # a missing secret is told first
         launch = _launch(config, resume, replay, dry_run)
     except (
         ConfigError,
@@ -67,12 +72,17 @@ def run(
         flush=True,
     )
     report = run_launch(launch, beam_args, show_progress)
-    if as_json:
-        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n")
-    else:
-        sys.stdout.write(summary(report))
-    sys.stdout.flush()
+    _print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report))
     return int(report["exit_code"])
+
+
+def _print(text: str) -> None:
+    """Prints a report; a reader that has gone away, as `head` does, changes nothing about the run."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _launch(config: Config, resume: str | None, replay: str | None, dry_run: bool) -> Launch:
@@ -84,13 +94,28 @@ def _launch(config: Config, resume: str | None, replay: str | None, dry_run: boo
 
 
 def _set_up_logging() -> None:
-    """Shows warnings on stderr, except the one of Beam about a library that nobody here needs."""
+    """Shows warnings on stderr, but none of Beam's.
+
+    Beam reports a failed bundle with a traceback, which can hold records; the report tells what happened.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: not record.name.startswith("apache_beam"))
     handler.addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(handler)
+
+
+def check_options(config: Config, beam_args: Sequence[str]) -> None:
+    """Refuses options that nobody knows, which Beam would pass over with a warning."""
+    from pipelines.runners import unknown_options
+
+    unknown = unknown_options(config, beam_args)
+    if unknown:
+        raise ConfigError(
+            [f"{name}: no option of run_backfill.py or of Beam{hint}" for name, hint in unknown]
+        )
 
 
 def _refuse(message: str, code: ExitCode) -> int:

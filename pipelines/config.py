@@ -379,6 +379,18 @@ class Config(_Section):
     run: RunConfig = Field(default_factory=RunConfig)
     beam: BeamConfig = Field(default_factory=BeamConfig)
 
+    @model_validator(mode="after")
+    def _workers_reach_everything(self) -> Config:
+        if self.beam.runner == "DirectRunner":
+            return self
+        if "://" not in self.run.state or self.run.state.startswith("file:"):
+            raise ValueError(
+                f"run.state must be a folder that {self.beam.runner}'s workers reach: s3:// or gs://"
+            )
+        if self.destination.emulator:
+            raise ValueError(f"destination.emulator runs on this machine only, not with {self.beam.runner}")
+        return self
+
     def event_rules(self) -> EventRules:
         """Returns the rules for this run's events."""
         policy = self.records.insert_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,15 @@ from typing import Any, Final, Literal
 
 from transforms.compression import SUFFIXES, compression_of
 from transforms.elements import FilePart, Segment
-from transforms.storage import FileSystem, Storage, path_of, scheme_of, uri_of, version_of
+from transforms.storage import (
+    FileSystem,
+    Storage,
+    path_of,
+    scheme_of,
+    storage_errors,
+    uri_of,
+    version_of,
+)
 
 SEGMENT_BYTES: Final = 32 << 20  # of a plain file: small enough to repeat cheaply, large enough to number few
 PACK_BYTES: Final = 4 << 20  # small files are read together up to this size, so that requests are full
@@ -66,7 +75,9 @@ def list_files(source: SourcePattern, storage: Storage) -> list[SourceFile]:
         for file in _matching(uri, source, storage):
             found[file.uri] = file
     if not found:
-        raise NothingMatched(f"no file matches {', '.join(source.uris)}{_dates_text(source)}")
+        folders = [u for u in source.uris if scheme_of(u) == "file" and os.path.isdir(path_of(u))]
+        hint = f"; {folders[0]} is a folder: for all files in it write {folders[0]}/**" if folders else ""
+        raise NothingMatched(f"no file matches {', '.join(source.uris)}{_dates_text(source)}{hint}")
     files = sorted(found.values(), key=lambda file: file.uri)
     newest = source.order == "newest_first"
     return sorted(files, key=lambda file: _partition(file), reverse=newest)
@@ -110,7 +121,11 @@ def _must_be_whole(file: SourceFile, storage: Storage, filesystems: dict[str, Fi
     scheme = scheme_of(file.uri)
     if scheme not in filesystems:
         filesystems[scheme] = storage.open(file.uri)
-    return compression_of(filesystems[scheme].cat_file(path_of(file.uri), start=0, end=4)) is not None
+    try:
+        head = filesystems[scheme].cat_file(path_of(file.uri), start=0, end=4)
+    except storage_errors():
+        return False  # reading it will tell what is wrong
+    return compression_of(head) is not None
 
 
 def _ranges(file: SourceFile, whole: bool) -> Iterator[FilePart]:
@@ -207,17 +222,36 @@ def _common(first: str, last: str) -> str:
 def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> dict[str, dict[str, Any]]:
     """Returns path → info of the files below a prefix; on disk only as deep as the pattern goes."""
     folder, _, name = prefix.rpartition("/")
+    if scheme == "file":
+        depth = None if "**" in pattern else pattern.count("/") - folder.count("/")
+        return dict(_walk(folder or "/", prefix, depth))
+    if "/" not in prefix:
+        raise SourceUnreadable(f"{pattern}: the bucket's name must be written out")
+    prefixed: dict[str, Any] = {"prefix": name} if name else {}
     try:
-        if scheme == "file":
-            depth = None if "**" in pattern else pattern.count("/") - folder.count("/")
-            found: dict[str, dict[str, Any]] = filesystem.find(folder or "/", maxdepth=depth, detail=True)
-            return {path: info for path, info in found.items() if path.startswith(prefix)}
-        if "/" not in prefix:
-            raise SourceUnreadable(f"{pattern}: the bucket's name must be written out")
-        prefixed = {"prefix": name} if name else {}
         below: dict[str, dict[str, Any]] = filesystem.find(folder, detail=True, **prefixed)
         return below
     except FileNotFoundError:
         return {}
+    except storage_errors() as error:
+        raise SourceUnreadable(f"{prefix}: cannot be listed: {type(error).__name__}: {error}"[:500]) from None
+
+
+def _walk(folder: str, prefix: str, depth: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (path, info) of local files. Unlike fsspec's, it does not step over what it may not read."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except OSError as error:
-        raise SourceUnreadable(f"{prefix}: cannot be listed: {type(error).__name__}: {error}") from error
+        raise SourceUnreadable(f"{folder}: cannot be listed: {error.strerror}") from None
+    for entry in found:
+        if not (entry.path.startswith(prefix) or prefix.startswith(entry.path)):
+            continue
+        if entry.is_dir():
+            if depth is None or depth > 1:
+                yield from _walk(entry.path, prefix, None if depth is None else depth - 1)
+        elif entry.is_file():
+            stat = entry.stat()
+            yield entry.path, {"type": "file", "size": stat.st_size, "mtime": stat.st_mtime}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from transforms.storage import FileSystem, Storage, path_of, scheme_of
+from transforms.storage import FileSystem, Storage, path_of, scheme_of, storage_errors
 
 _READERS: Final = 16
 _lock = threading.Lock()
@@ -147,9 +147,10 @@ class StateFolder:
             if what == "read":
                 raise
             raise StateUnusable(f"{self.uri_of(name)}: cannot be {what}: no such folder or bucket") from None
-        except OSError as error:
+        except storage_errors() as error:
+            said = getattr(error, "strerror", None) or error
             raise StateUnusable(
-                f"{self.uri_of(name)}: cannot be {what}: {type(error).__name__}: {error.strerror or error}"
+                f"{self.uri_of(name)}: cannot be {what}: {type(error).__name__}: {said}"
             ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -53,6 +54,8 @@ def shown(path: str) -> str:
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     code = ExitCode(report["exit_code"])
     headline = _HEADLINES.get(code, code.name)
+    if code == ExitCode.DONE and not report["books"]["read"]:
+        headline = "Done, but there is not a single record in the input."
     if report["state"] == "dry_run" and code in (ExitCode.DONE, ExitCode.DEAD_LETTERS):
         headline = "Dry run: everything was read and validated, nothing was sent."
     yield f"Run {report['run_id']}: {headline}"
@@ -73,7 +76,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     if report["state"] != "done" or code in (ExitCode.UNDELIVERED,):
         yield f"To go on       --resume {report['run_id']}"
     if "emulator_store" in report:
-        yield f"To look at it  python -m mixpanel_emulator --db {shown(report['emulator_store'])}"
+        python, store = shown(sys.executable), shown(report["emulator_store"])
+        yield f"To look at it  {python} -m mixpanel_emulator --db {store}"
 
 
 def _books(report: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -61,6 +62,25 @@ class Storage:
             options = {**options, "config_kwargs": {**_S3_CONFIG, **options.get("config_kwargs", {})}}
         filesystem: FileSystem = fsspec.filesystem(scheme, **options)
         return filesystem
+
+
+def storage_errors() -> tuple[type[BaseException], ...]:
+    """Returns what storage clients raise when a store refuses, breaks or cannot be reached.
+
+    Most of it fsspec turns into OSError, but not all; the other classes are looked up among what is imported,
+    so that a local run imports no cloud library.
+    """
+    names = (
+        ("botocore.exceptions", "BotoCoreError"),
+        ("botocore.exceptions", "ClientError"),
+        ("aiohttp", "ClientError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+        ("gcsfs.retry", "HttpError"),
+        ("asyncio", "TimeoutError"),
+        ("fsspec.exceptions", "FSTimeoutError"),
+    )
+    known = [getattr(sys.modules.get(module), name, None) for module, name in names]
+    return (OSError, *(error for error in known if error is not None))
 
 
 def scheme_of(uri: str) -> str:

@@ -1,0 +1,171 @@
+"""Planning: which files match, in which order, cut into which segments."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+
+import pytest
+
+from pipelines.plan import (
+    PACK_BYTES,
+    SEGMENT_BYTES,
+    NothingMatched,
+    SourceFile,
+    SourcePattern,
+    SourceUnreadable,
+    cut_segments,
+    list_files,
+    plan_segments,
+)
+from tests.servers import GcsServer, S3Server
+from transforms.storage import Storage
+
+
+def names(folder: Path, pattern: str, **options: object) -> list[str]:
+    found = list_files(SourcePattern((str(folder / pattern),), **options), Storage())  # type: ignore[arg-type]
+    return [str(Path(file.uri).relative_to(folder)) for file in found]
+
+
+@pytest.fixture
+def partitions(tmp_path: Path) -> Path:
+    for day in ("2024-01-30", "2024-01-31", "2024-02-01", "not-a-day-at-all"):
+        for name in ("a.json", "b.json.gz", "notes.txt"):
+            path = tmp_path / f"dt={day}" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("{}\n")
+    (tmp_path / "dt=2024-02-01" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "dt=2024-02-01" / "deep" / "er" / "c.json").write_text("{}\n")
+    return tmp_path
+
+
+def test_the_newest_partition_comes_first_and_files_within_it_by_name(partitions: Path) -> None:
+    assert names(partitions, "dt={date}/*.json*") == [
+        "dt=2024-02-01/a.json",
+        "dt=2024-02-01/b.json.gz",
+        "dt=2024-01-31/a.json",
+        "dt=2024-01-31/b.json.gz",
+        "dt=2024-01-30/a.json",
+        "dt=2024-01-30/b.json.gz",
+    ]
+
+
+def test_the_oldest_partition_comes_first_if_asked(partitions: Path) -> None:
+    found = names(partitions, "dt={date}/a.json", order="oldest_first")
+    assert found == ["dt=2024-01-30/a.json", "dt=2024-01-31/a.json", "dt=2024-02-01/a.json"]
+
+
+def test_dates_are_inclusive_and_leave_out_what_names_no_day(partitions: Path) -> None:
+    found = names(
+        partitions, "dt={date}/a.json", first_date=dt.date(2024, 1, 31), last_date=dt.date(2024, 2, 1)
+    )
+    assert found == ["dt=2024-02-01/a.json", "dt=2024-01-31/a.json"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("dt=*/a.json", 4),
+        ("dt=2024-01-3?/a.json", 2),
+        ("dt=2024-01-3[!0]/a.json", 1),
+        ("**/*.json", 5),
+        ("dt=2024-02-01/**", 4),
+        ("*/*.json", 4),
+        ("dt=2024-02-01/a.json", 1),
+    ],
+)
+def test_globs_match_as_in_a_shell(partitions: Path, pattern: str, count: int) -> None:
+    assert len(names(partitions, pattern)) == count
+
+
+def test_nothing_that_matches_is_an_error_that_helps_where_a_folder_was_named(partitions: Path) -> None:
+    with pytest.raises(NothingMatched, match=r"is a folder: .*\*\*"):
+        names(partitions, "dt=2024-02-01")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
+def test_a_partition_that_may_not_be_read_is_an_error_not_a_gap(partitions: Path) -> None:
+    (partitions / "dt=2024-01-31").chmod(0)
+    with pytest.raises(SourceUnreadable, match="dt=2024-01-31"):
+        names(partitions, "dt={date}/*")
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_not_a_gap(
+    partitions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("dt=2024-01-31"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceUnreadable, match="dt=2024-01-31: cannot be listed: Permission denied"):
+        names(partitions, "dt={date}/*")
+
+
+def test_an_object_store_that_cannot_be_reached_is_named_in_one_line() -> None:
+    storage = Storage(
+        {
+            "endpoint_url": "http://127.0.0.1:9",
+            "anon": True,
+            "config_kwargs": {"retries": {"max_attempts": 0}},
+        }
+    )
+    with pytest.raises(SourceUnreadable) as caught:
+        list_files(SourcePattern(("s3://bucket/x/*.json",)), storage)
+    assert "cannot be listed" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_small_files_are_packed_large_ones_are_cut_compressed_ones_stay_whole() -> None:
+    sizes = [100] * 3 + [SEGMENT_BYTES * 2 + 5] + [PACK_BYTES + 1] + [100]
+    files = [SourceFile(None, f"f{i}", size, "v") for i, size in enumerate(sizes)]
+    segments = list(cut_segments(files, [False, False, False, False, True, False]))
+    assert [[part.uri for part in s.parts] for s in segments] == [
+        ["f0", "f1", "f2"],
+        ["f3"],
+        ["f3"],
+        ["f3"],
+        ["f4"],
+        ["f5"],
+    ]
+    cut = [s.parts[0] for s in segments[1:4]]
+    assert [(p.start, p.end) for p in cut] == [
+        (0, SEGMENT_BYTES),
+        (SEGMENT_BYTES, 2 * SEGMENT_BYTES),
+        (2 * SEGMENT_BYTES, 2 * SEGMENT_BYTES + 5),
+    ]
+    assert segments[4].parts[0].end is None
+    assert len({s.id for s in segments}) == len(segments)
+
+
+def test_a_large_file_that_is_compressed_whatever_its_name_is_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.plan.SEGMENT_BYTES", 1000)
+    monkeypatch.setattr("pipelines.plan.PACK_BYTES", 10)
+    (tmp_path / "plain.json").write_bytes(b"x" * 5000)
+    (tmp_path / "really-gzip.json").write_bytes(b"\x1f\x8b" + b"x" * 5000)
+    files = list_files(SourcePattern((str(tmp_path / "*"),)), Storage())
+    parts = [part for segment in plan_segments(files, Storage()) for part in segment.parts]
+    assert sum("plain" in part.uri for part in parts) == 5
+    assert sum("gzip" in part.uri for part in parts) == 1
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_object_stores_list_the_same_way(kind: str, request: pytest.FixtureRequest) -> None:
+    server: S3Server | GcsServer = request.getfixturevalue(kind)
+    for day in ("2024-01-30", "2024-01-31", "2024-02-01"):
+        server.put(f"plan/dt={day}/a.json", b"{}\n")
+        server.put(f"plan/dt={day}/x/b.json", b"{}\n")
+    pattern = SourcePattern((server.url("plan/dt={date}/*.json"),), dt.date(2024, 1, 31), dt.date(2024, 2, 1))
+    found = list_files(pattern, Storage(server.storage_options))
+    assert [file.uri for file in found] == [
+        server.url(f"plan/dt={day}/a.json") for day in ("2024-02-01", "2024-01-31")
+    ]
+    assert all(file.version and file.size == 3 for file in found)
+    both = SourcePattern((server.url("plan/**/b.json"),))
+    assert len(list_files(both, Storage(server.storage_options))) == 3

@@ -96,6 +96,7 @@ NEITHER = line(event(ip=GONE, **{"$insert_id": GONE}))
 NEIGHBOURS = [CLEAN, NO_ID, NO_IP, NEITHER]
 
 _P = b'"time":1700000000,"distinct_id":"u"'
+_FOUR = b'{"b":{"c":{"d":{},"x":1},"x":1},"x":1}'
 _BAD = b'"time":5,"distinct_id":""'
 ODD: list[Any] = [None, 0, 7, -1, 1.5, True, [], {}, "", "x" * 300]
 ODD_PEOPLE = [*ODD, ["a"], "ANON", "ANONYMOUS", "un\u212anown", "\u0130" * 4, "[]"]
@@ -213,6 +214,7 @@ MISLEADING: dict[str, bytes] = {
     "20 digits": b'{"event":"e","properties":{%b,"a":18446744073709551616,"b":-0,"c":1.10E+2}}' % _P,
     "4 levels": b'{"event":"e","properties":{%b,"a":[[[[]]]]}}' % _P,
     "4 levels of objects": b'{"event":"e","properties":{%b,"a":{"b":{"c":{"d":{}}}}}}' % _P,
+    "4 levels with more behind each": b'{"event":"e","properties":{%b,"a":%b,"x":1}}' % (_P, _FOUR),
     "3 levels": b'{"event":"e","properties":{%b,"a":{"b":[{}]}}}' % _P,
     "3 levels in a list of many": b'{"event":"e","properties":{%b,"a":[{"b":[1]},{"b":[2]},{"b":[3]}]}}' % _P,
     "500 levels": b'{"event":"e","properties":{%b,"a":%b}}' % (_P, b"[" * 500 + b"]" * 500),

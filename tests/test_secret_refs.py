@@ -1,4 +1,4 @@
-"""References to secrets: told from secrets, resolved where they are used, and never shown with their value."""
+"""References to secrets: told from secrets, resolved where they are used, never shown with their value."""
 
 import pickle
 from pathlib import Path

@@ -80,11 +80,13 @@ class Backfills:
         changes: Mapping[str, Any] | None = None,
         *,
         resume: str | None = None,
+        replay: str | None = None,
         dry_run: bool = False,
     ) -> Outcome:
         """Runs a backfill and returns what it left and printed."""
         self.capture.readouterr()
-        code = run(str(self.config(uri, changes)), resume=resume, dry_run=dry_run, as_json=True)
+        path = str(self.config(uri, changes))
+        code = run(path, resume=resume, replay=replay, dry_run=dry_run, as_json=True)
         printed = self.capture.readouterr()
         return Outcome(code, json.loads(printed.out) if printed.out else {}, printed.out, printed.err)
 

@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[bytes, Reason, str | None]] = {
         Reason.TOO_LARGE,
         None,
     ),
-    "four levels": (line(event(x=[DEEP])), Reason.TOO_DEEP, "properties.x"),
+    "four levels": (line(event(x=DEEP)), Reason.TOO_DEEP, "properties.x"),
     "100,000 levels": (
         line(event(x=0)).replace(b":0", b":" + b"[" * 10**5 + b"]" * 10**5),
         Reason.TOO_DEEP,
@@ -482,6 +482,13 @@ def test_a_record_of_999_999_bytes_is_sent() -> None:
 def test_time_is_taken_in_seconds_and_milliseconds(time: float) -> None:
     assert is_time_in_range(time, NOW)
     assert sent_properties(line(event(time=time)))["time"] == time
+
+
+@pytest.mark.parametrize(
+    ("time", "kind"), [("1700000000", "text"), (True, "a boolean"), ([1.7e9], "an array")]
+)
+def test_a_time_of_another_kind_is_told_by_its_kind(time: Any, kind: str) -> None:
+    assert refusal(line(event(time=time))).message.endswith(f"seconds since epoch, not as {kind}")
 
 
 @pytest.mark.parametrize("value", sorted(limits.DISALLOWED_IDS))

@@ -203,6 +203,16 @@ def test_spellings_of_one_value_have_one_id(one: str, other: str) -> None:
     assert content_id(b'{"a":%b}' % one.encode()) == content_id(b'{"a":%b}' % other.encode())
 
 
+def test_a_number_is_written_the_same_whatever_stands_beside_it() -> None:
+    longest, longer = b"9" * 4300, b"9" * 4301
+
+    assert canonical(b"[%b]" % longest) == b"[%b]" % longest
+    assert canonical(b"[%b,%b,1e999]" % (longest, longer)) == b'[%b,"number:%b","number:1e999"]' % (
+        longest,
+        longer,
+    )
+
+
 def test_the_last_of_two_values_of_a_key_counts() -> None:
     assert content_id(b'{"a":1,"a":2}') == content_id(b'{"a":2}')
 

@@ -166,3 +166,11 @@ def test_a_bomb_comes_out_in_small_pieces(kind: str) -> None:
 def test_content_that_just_fills_a_piece_is_not_taken_for_truncated(kind: str, size: int) -> None:
     for content in (b"\0" * size, random.Random(size).randbytes(size)):
         assert read(KINDS[kind](content), kind, 1 << 16) == (content, None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_members_in_one_chunk_are_all_read(kind: str) -> None:
+    members = [random.Random(seed).randbytes(5000) for seed in range(4)]
+    data = b"".join(map(KINDS[kind], members))
+
+    assert read(data, kind, len(data)) == (b"".join(members), None)

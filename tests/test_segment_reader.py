@@ -259,6 +259,16 @@ def test_a_file_that_was_replaced_is_not_read(
     assert not notes_of(blocks)[1].may_heal
 
 
+def test_a_file_of_another_size_is_not_read_though_its_time_is_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", TEXT)
+    (part,) = parts_of(path)
+    before = path.stat()
+    write(path, TEXT + b"more\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    assert [note.problem for note in notes_of(read_blocks([part]))] == ["changed"]
+
+
 def test_a_file_that_cannot_be_read_is_unreadable(tmp_path: Path, neighbours: tuple[Path, Path]) -> None:
     folder = tmp_path / "5.json"
     folder.mkdir()

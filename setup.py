@@ -19,6 +19,9 @@ INSTALL_REQUIRES = [
     "isal>=1.9.1,<2",
     "zstandard>=0.25.0,<1",
     "xxhash>=4.1.0,<5",
+    # passes over whole blocks; Beam brings both, within its own bounds
+    "numpy",
+    "pyarrow",
     "urllib3>=2.8.0,<3",
     "tenacity>=9.2.1,<10",
     # the launcher

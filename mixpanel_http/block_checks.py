@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias, TypeGuard
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from mixpanel_http import limits
@@ -30,7 +31,9 @@ _FEW_CONTAINERS: Final = 2 + limits.MAX_NESTING
 _LONGEST_SHORT_ID: Final = max(len(i) for i in limits.DISALLOWED_IDS if i.islower())
 _LONG_DISALLOWED: Final = next(i for i in limits.DISALLOWED_IDS if len(i) > _LONGEST_SHORT_ID)
 _ID_CHARACTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-"
-_OPENS_ARRAY: Final = ord("[")  # `in` takes half the time for a number that it takes for bytes
+_NEWLINE: Final = ord("\n")
+_OPENS_OBJECT: Final = ord("{")
+_CASE_BIT: Final = 0x20
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -109,18 +112,23 @@ def _are_plain_ids(ids: Sequence[str]) -> bool:
     )
 
 
-def nested_lines(body: bytes, lines: Sequence[bytes]) -> set[int] | None:
-    """Returns the events with an array, if no other has more than its two braces; else None.
+def nested_lines(body: bytes) -> tuple[set[int], set[int]]:
+    """Returns the lines with more or less than two opening brackets, and those that may break a limit.
+
+    An event has two opening brackets, its own and its properties'; with just two it nests nothing, and none
+    stands in a string. The limits are those on keys, elements, nesting and length.
 
     Args:
         body: NDJSON without a final newline.
-        lines: its lines; each must be an event, so that it has at least two braces.
     """
-    with_array = {i for i, line in enumerate(lines) if _OPENS_ARRAY in line}
-    braces = body.count(b"{") - sum([lines[i].count(b"{") for i in with_array])
-    # Where lines have two braces each on average, none has more.
-    flat = braces == 2 * (len(lines) - len(with_array)) and max(map(len, lines)) < _SHORT_FOR_KEYS
-    return with_array if flat else None
+    data = np.frombuffer(body, np.uint8)
+    newlines = np.flatnonzero(data == _NEWLINE)
+    brackets = np.flatnonzero((data | _CASE_BIT) == _OPENS_OBJECT)  # the bit turns [ into {
+    counts = np.bincount(np.searchsorted(newlines, brackets), minlength=len(newlines) + 1)
+    sizes = np.diff(newlines, prepend=-1, append=len(body))
+    nests = counts != 2
+    crowded = (counts > _FEW_CONTAINERS) | (sizes >= _SHORT_FOR_KEYS) | (nests & (sizes >= _SHORT_FOR_ARRAYS))
+    return set(np.flatnonzero(nests).tolist()), set(np.flatnonzero(crowded).tolist())
 
 
 def crowded_lines(lines: Sequence[bytes], among: Iterable[int]) -> set[int]:

@@ -30,9 +30,8 @@ from mixpanel_http.insert_ids import FieldsMissing, located
 from mixpanel_http.verdicts import RecordRefused, Rejection
 
 _OPEN: Final = b'"properties":{'
-_NO_IP: Final = b'"ip":0,'
-_OPEN_NO_IP: Final = _OPEN + _NO_IP
-_PIECE_BYTES: Final = 64 << 10
+_OPEN_NO_IP: Final = _OPEN + b'"ip":0,'
+_PIECE_BYTES: Final = 256 << 10
 
 
 class _Properties(msgspec.Struct, gc=False):
@@ -161,13 +160,13 @@ class _Findings:
         suspects: not cleared.
         without_id: no `$insert_id`.
         without_ip: no `ip`, and one is needed.
-        nested: perhaps more than two braces; None if that may be any line.
+        nested: more opening brackets than an event needs.
     """
 
     suspects: set[int]
     without_id: set[int]
     without_ip: set[int]
-    nested: set[int] | None
+    nested: set[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,17 +217,15 @@ def _examine(
         {i for i, value in enumerate(ids) if value is msgspec.UNSET} if msgspec.UNSET in ids else set()
     )
     without_ip = {i for i, p in enumerate(properties) if p.ip is msgspec.UNSET} if rules.default_ip else set()
-    if isinstance(events, list):
-        nested = nested_lines(body, lines)
-        suspects |= crowded_lines(lines, range(len(lines)) if nested is None else nested)
-        return _Findings(suspects, without_id, without_ip, nested)
-    index = list(events)
-    return _Findings(
-        {index[i] for i in suspects} | crowded_lines(lines, index),
-        {index[i] for i in without_id},
-        {index[i] for i in without_ip},
-        None,
-    )
+    if isinstance(events, dict):
+        index = list(events)
+        suspects = {index[i] for i in suspects}
+        without_id = {index[i] for i in without_id}
+        without_ip = {index[i] for i in without_ip}
+    nested, crowded = nested_lines(body)
+    if isinstance(events, dict):
+        crowded &= events.keys()
+    return _Findings(suspects | crowded_lines(lines, crowded), without_id, without_ip, nested)
 
 
 def _assemble(
@@ -274,32 +271,35 @@ def _stamp(
 ) -> set[int]:
     """Puts missing fields before the properties of clean lines; returns the lines where that is not simple.
 
-    An event with two braces has one key `properties`, however spelled, as each of them would hold an object:
-    the first `"properties":{` is the one. With more braces that has to be proved.
+    An event with two opening brackets has one key `properties`, however spelled, as each such key holds an
+    object: the first `"properties":{` is the one. With more brackets that has to be proved.
     """
     found, policy = stamping.found, stamping.rules.insert_id
     make = policy.recipe()
     not_simple: set[int] = set()
     with_id = 0
     for index in sorted((found.without_id | found.without_ip) - suspects):
-        line = lines[index]
-        if _OPEN not in line or ((found.nested is None or index in found.nested) and not _opens_once(line)):
+        line, opening = lines[index], _OPEN_NO_IP if index in found.without_ip else _OPEN
+        if index in found.nested and not _opens_once(line):
             not_simple.add(index)
             continue
-        if index not in found.without_id:
-            lines[index] = line.replace(_OPEN, _OPEN_NO_IP, 1)
-            continue
-        try:
-            made = make(line)
-        except FieldsMissing:
+        if index in found.without_id:
+            try:
+                made = make(line)
+            except FieldsMissing:
+                not_simple.add(index)
+                continue
+            if policy.keeps_rows:
+                made = located(made, *stamping.place(index))
+            ids[index] = made
+            with_id += 1
+            opening = b'%b"$insert_id":"%b",%b' % (_OPEN, made.encode(), opening[len(_OPEN) :])
+        stamped = line.replace(_OPEN, opening, 1)
+        if len(stamped) == len(line):  # white space before the brace
             not_simple.add(index)
+            with_id -= ids.pop(index, None) is not None
             continue
-        if policy.keeps_rows:
-            made = located(made, *stamping.place(index))
-        ids[index] = made
-        with_id += 1
-        ip = _NO_IP if index in found.without_ip else b""
-        lines[index] = line.replace(_OPEN, b'%b"$insert_id":"%b",%b' % (_OPEN, made.encode(), ip), 1)
+        lines[index] = stamped
     if with_id:
         alterations[STAMPED_ID] += with_id
     if with_ip := len(found.without_ip - suspects - not_simple):

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 GIANT_LINE_BYTES: Final = 8 << 20  # eight times what Mixpanel takes: beyond this a line is hashed, not held
 GIANT_LINE_HEAD: Final = 4096
+_NEWLINE: Final = ord("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def _after_line(data: bytes, start: int, lines: int, near: int) -> int:
 
     Searches from `near`, backwards or forwards.
     """
-    missing = lines - data.count(b"\n", start, near)
+    missing = lines - count_lines(data, start, near)
     position = near
     while missing > 0:
         position = data.find(b"\n", position) + 1
@@ -118,6 +121,19 @@ def _after_line(data: bytes, start: int, lines: int, near: int) -> int:
         position = data.rfind(b"\n", start, position)
         missing += 1
     return position + 1 if missing == 1 and near else 0
+
+
+def count_lines(data: bytes, start: int = 0, end: int | None = None) -> int:
+    r"""Returns the number of newlines in a stretch of bytes.
+
+    >>> count_lines(b"a\nb\nc"), count_lines(b"a\nb\nc", 2, 3)
+    (2, 0)
+    """
+    size = (len(data) if end is None else end) - start
+    if size <= 0:
+        return 0
+    # bytes.count goes byte by byte and takes several times as long.
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8, size, start) == _NEWLINE))
 
 
 def range_chunks(

@@ -9,8 +9,8 @@ from typing import Final
 
 from transforms.compression import DamagedFile, compression_of, decompress
 from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
-from transforms.line_blocks import GiantLine, cut_blocks, range_chunks
-from transforms.storage import FileSystem, path_of, version_of
+from transforms.line_blocks import GiantLine, count_lines, cut_blocks, range_chunks
+from transforms.storage import FileSystem, path_of, storage_errors, version_of
 
 CHUNK_BYTES: Final = 4 << 20
 _MAGIC_BYTES: Final = 4
@@ -106,8 +106,12 @@ class _Stream:
                 problem = ("missing", None, type(error).__name__)
             except _Changed as error:
                 problem = ("changed", None, str(error))
-            except OSError as error:
-                problem = ("unreadable", None, f"{type(error).__name__}: {error.strerror or error}"[:300])
+            except storage_errors() as error:
+                problem = (
+                    "unreadable",
+                    None,
+                    f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"[:300],
+                )
             if last != _NEWLINE:
                 self._length += 1
                 if problem:
@@ -148,7 +152,7 @@ class _Stream:
             if low >= high:
                 continue
             whole = low == start and high == end
-            lines = max(1, piece.count(b"\n")) if whole else piece.count(b"\n", low - start, high - start)
+            lines = max(1, count_lines(piece)) if whole else count_lines(piece, low - start, high - start)
             offset = stretch.file_offset + low - stretch.stream_start
             spans.append(Span(stretch.part, stretch.uri, lines, high - low, stretch.next_line, offset))
             stretch.lines += lines

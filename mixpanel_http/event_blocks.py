@@ -31,6 +31,9 @@ from mixpanel_http.verdicts import RecordRefused, Rejection
 
 _OPEN: Final = b'"properties":{'
 _OPEN_NO_IP: Final = _OPEN + b'"ip":0,'
+_OPEN_ID: Final = _OPEN + b'"$insert_id":"'
+_END_ID: Final = b'",'
+_END_ID_NO_IP: Final = b'","ip":0,'
 _PIECE_BYTES: Final = 256 << 10
 
 
@@ -275,34 +278,33 @@ def _stamp(
     object: the first `"properties":{` is the one. With more brackets that has to be proved.
     """
     found, policy = stamping.found, stamping.rules.insert_id
-    make = policy.recipe()
+    keeps_rows, make = policy.keeps_rows, policy.recipe()
+    nested, without_id, without_ip = found.nested, found.without_id, found.without_ip
     not_simple: set[int] = set()
-    with_id = 0
-    for index in sorted((found.without_id | found.without_ip) - suspects):
-        line, opening = lines[index], _OPEN_NO_IP if index in found.without_ip else _OPEN
-        if index in found.nested and not _opens_once(line):
+    for index in sorted((without_id | without_ip) - suspects):
+        line = lines[index]
+        if index in nested and not _opens_once(line):
             not_simple.add(index)
             continue
-        if index in found.without_id:
+        if index in without_id:
             try:
                 made = make(line)
             except FieldsMissing:
                 not_simple.add(index)
                 continue
-            if policy.keeps_rows:
+            if keeps_rows:
                 made = located(made, *stamping.place(index))
             ids[index] = made
-            with_id += 1
-            opening = b'%b"$insert_id":"%b",%b' % (_OPEN, made.encode(), opening[len(_OPEN) :])
-        stamped = line.replace(_OPEN, opening, 1)
-        if len(stamped) == len(line):  # white space before the brace
+            opening = _OPEN_ID + made.encode() + (_END_ID_NO_IP if index in without_ip else _END_ID)
+        else:
+            opening = _OPEN_NO_IP
+        lines[index] = line.replace(_OPEN, opening, 1)
+        if len(lines[index]) == len(line):  # white space before the brace
+            ids.pop(index, None)
             not_simple.add(index)
-            with_id -= ids.pop(index, None) is not None
-            continue
-        lines[index] = stamped
-    if with_id:
-        alterations[STAMPED_ID] += with_id
-    if with_ip := len(found.without_ip - suspects - not_simple):
+    if ids:
+        alterations[STAMPED_ID] += len(ids)
+    if with_ip := len(without_ip - suspects - not_simple):
         alterations[DEFAULTED_IP] += with_ip
     return not_simple
 

@@ -67,7 +67,10 @@ def content_id(line: bytes) -> str:
     >>> content_id(b'{"a":1,"b":2}') == content_id(b'{ "b": 2, "a": 1 }')
     True
     """
-    return _digest(canonical(line))
+    try:
+        return _digest(_encode(_decode(line)))
+    except msgspec.ValidationError:
+        return _digest(canonical(line))
 
 
 def line_id(line: bytes) -> str:

@@ -35,6 +35,7 @@ _ALTERATIONS: Final = {
     "replaced_insert_ids": "invalid $insert_id replaced",
     "stringified_ids": "numeric id made a string",
     "defaulted_ip": "ip set to 0",
+    "truncated_strings": "string cut at 255 characters",
 }
 _MOST: Final = 10
 _MOST_KINDS: Final = 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from apache_beam.pvalue import PCollection
 
 from mixpanel_http.event_blocks import PreparedRecords, prepare_events
 from mixpanel_http.event_rules import EventRules, Place
+from mixpanel_http.long_strings import TRUNCATED, count_truncated
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.dead_letters import LinePlaces, block_lines
 from transforms.elements import Block, PreparedBlock
@@ -26,8 +28,16 @@ def prepare_block(block: Block, rules: EventRules, now_s: float) -> PreparedBloc
     places = LinePlaces(block, block_lines(block)) if rules.insert_id.keeps_rows else None
     place = places.id_place if places else None
     if not block.torn:
-        return PreparedBlock(block, prepare_events(block.raw, rules, now_s, place))
-    return PreparedBlock(block, _prepare_around(block, block.torn, rules, now_s, place))
+        return PreparedBlock(block, _with_truncated(prepare_events(block.raw, rules, now_s, place)))
+    return PreparedBlock(block, _with_truncated(_prepare_around(block, block.torn, rules, now_s, place)))
+
+
+def _with_truncated(records: PreparedRecords) -> PreparedRecords:
+    """Returns the same, with the number of records that Mixpanel will shorten."""
+    count = count_truncated(records.body)
+    if not count:
+        return records
+    return replace(records, alterations=records.alterations + Counter({TRUNCATED: count}))
 
 
 def _refuse_oversize(length: int) -> PreparedRecords:

@@ -66,10 +66,12 @@ class Traffic:
     Attributes:
         log: seconds since the start and status of each request as it arrived.
         deliveries: begin, end and receipt of each request that was to be delivered.
+        waits: how long each took from first to last.
     """
 
     log: list[tuple[float, int]]
-    deliveries: list[tuple[float, float, Receipt]]
+    deliveries: list[tuple[float, float, Receipt]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
 
     def requests(self, start: float, end: float) -> int:
         """Returns how many requests arrived from one second to another."""
@@ -85,7 +87,7 @@ class Traffic:
 
     def longest(self) -> float:
         """Returns the longest that one request took from first to last, in seconds."""
-        return max(end - begin for begin, end, _ in self.deliveries)
+        return max(self.waits)
 
 
 def traffic(
@@ -103,7 +105,7 @@ def traffic(
     time = VirtualTime()
     started = time.now
     service = Service(time, random.Random(seed), fault, competitor, tells_wait)
-    seen = Traffic(service.log, [])
+    seen = Traffic(service.log)
 
     def worker(deliverer: Deliverer) -> Callable[[], None]:
         def work() -> None:
@@ -111,6 +113,7 @@ def traffic(
                 begun = time.now
                 receipt = deliverer.deliver(BODY, EVENTS, b"compressed")
                 seen.deliveries.append((begun - started, time.now - started, receipt))
+                seen.waits.append(time.now - begun)
 
         return work
 

@@ -386,7 +386,8 @@ def test_any_block_is_judged_line_by_line(lines: list[bytes], rules: EventRules,
 
 
 @pytest.mark.soak
-@settings(max_examples=60_000, deadline=None)
+@pytest.mark.timeout(1800)
+@settings(max_examples=50_000, deadline=None)
 @given(BLOCK, st.sampled_from(RULES), st.sampled_from([b"", b"\n", b"\r\n"]))
 def test_very_many_blocks_are_judged_line_by_line(
     lines: list[bytes], rules: EventRules, ending: bytes

@@ -3,8 +3,8 @@
     python -m benchmarks.delivery               five simulated minutes of each situation, in seconds
     python -m benchmarks.delivery --real 120    also that many real seconds against the emulator, over sockets
 
-Beside ours stands the loop that Mixpanel's documentation recommends: 10 to 20 clients that send 2,000 events at
-a time as fast as they can, and wait 2 s, doubling up to 60 s, plus 1 to 5 s of chance, after a 429.
+Beside ours stands the loop that Mixpanel's documentation recommends: 10 to 20 clients that send 2,000 events
+at a time as fast as they can, and wait 2 s, doubling up to 60 s, plus 1 to 5 s of chance, after a 429.
 """
 
 from __future__ import annotations

@@ -278,3 +278,20 @@ def test_an_hour_of_outage_loses_nothing_and_asks_a_few_times_a_minute() -> None
     assert all(r.imported + r.undelivered == EVENTS for _, _, r in seen.deliveries)
     assert 0 < sum(r.undelivered for _, _, r in seen.deliveries) <= 16 * EVENTS
     assert seen.rate(3750, 4000) >= 0.9 * LIMIT
+
+
+@pytest.mark.parametrize(("lanes", "in_flight"), [(1, 16), (16, 4)])
+def test_a_refusal_in_the_middle_of_a_run_ends_it_with_the_requests_that_are_on_their_way(
+    lanes: int, in_flight: int
+) -> None:
+    seen = traffic(
+        90,
+        lanes=lanes,
+        in_flight=in_flight,
+        fault=lambda second, _chance: 401 if second >= 60 else None,
+    )
+
+    refused = [at for at, status in seen.log if status == 401]
+    assert lanes <= len(refused) <= 3 * lanes
+    assert refused[-1] - refused[0] < 5 * lanes
+    assert not any(r.rejections for _, _, r in seen.deliveries)

@@ -114,6 +114,8 @@ def traffic(
                 receipt = deliverer.deliver(BODY, EVENTS, b"compressed")
                 seen.deliveries.append((begun - started, time.now - started, receipt))
                 seen.waits.append(time.now - begun)
+                if receipt.stop:
+                    return
 
         return work
 

@@ -7,7 +7,7 @@ import dataclasses
 import datetime as dt
 import os
 import secrets
-import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,12 @@ from typing import Any, Final
 import orjson
 
 from mixpanel_http.client import Destination
-from mixpanel_http.insert_ids import RECIPE
+from mixpanel_http.crash_points import crash_point
+from pipelines import signals
 from pipelines.config import Config
 from pipelines.failures import describe_failure
+from pipelines.heartbeat import Heartbeat, beating, dump_stacks
+from pipelines.lease import Lease, take_lease
 from pipelines.ledger import (
     ErrorLimit,
     Ledger,
@@ -28,30 +31,44 @@ from pipelines.ledger import (
     trim_dead_letters,
 )
 from pipelines.manifest import NAME as MANIFEST
-from pipelines.manifest import Manifest, read_manifest, write_manifest
-from pipelines.plan import SourceFile, SourcePattern, list_files, plan_segments
-from pipelines.report import ExitCode, RunFacts, close_books, files_table, make_report
+from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
+from pipelines.plan import SourceFile, list_files, plan_segments
+from pipelines.report import ExitCode, RunFacts, close_books, files_table, make_report, sending_seconds
+from pipelines.resuming import (
+    RunMismatch,
+    absolute,
+    check_files,
+    check_run_id,
+    check_settings,
+    listed_now,
+    pattern_of,
+    settings_of,
+    take_new_files,
+)
 from pipelines.state import StateFolder
-from transforms.storage import Storage, path_of, scheme_of
+from transforms import activity, drain
+from transforms.elements import new_attempt_id
+from transforms.storage import Storage, path_of
 
 EMULATOR_TOKEN: Final = "BACKFILL_EMULATOR_TOKEN"
-
-
-class RunMismatch(ValueError):
-    """A run cannot be started or resumed as asked; the message says what differs and what to do."""
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM came."""
-
-    def __init__(self, code: ExitCode) -> None:
-        super().__init__(code.name)
-        self.code = code
+SETTLE_SECONDS: Final = 20.0  # for requests under way when a pipeline has failed
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One start of a run, new or resumed: everything that is decided before the pipeline runs."""
+    """One start of a run, new or resumed: everything that is decided before the pipeline runs.
+
+    Attributes:
+        config: the configuration.
+        folder: the run's folder.
+        manifest: what the run is.
+        before: what was known of each segment before.
+        resumed: whether the run was begun before.
+        dry_run: read and validate only.
+        id: of this start; it begins with the time.
+        lease: the right to work on the run.
+        new_files: files that match by now and are no part of the run.
+    """
 
     config: Config
     folder: StateFolder
@@ -59,53 +76,75 @@ class Launch:
     before: dict[str, SegmentRecord]
     resumed: bool
     dry_run: bool
+    id: str
+    lease: Lease
+    new_files: int = 0
+
+    @property
+    def segments_left(self) -> int:
+        """Segments that are not done yet."""
+        done = sum(s.id in self.before and self.before[s.id].done for s in self.manifest.segments)
+        return len(self.manifest.segments) - done
 
 
 Watch = Callable[[Launch], "contextlib.AbstractContextManager[object]"]
 
 
 def prepare_launch(
-    config: Config, *, resume: str | None = None, dry_run: bool = False, origin: str | None = None
+    config: Config,
+    *,
+    resume: str | None = None,
+    dry_run: bool = False,
+    origin: str | None = None,
+    allow_new: bool = False,
 ) -> Launch:
     """Returns a launch of a new run, or of one that is taken up again; writes the manifest of a new one.
 
     Raises:
         RunMismatch: if there is such a run already, or the one to resume is another.
+        RunBusy: if another process works on it.
         NothingMatched, SourceUnreadable: if there is no input.
         ManifestUnusable, StateUnusable: if the state cannot be used.
     """
-    state = StateFolder(_absolute(config.run.state), Storage(config.run.storage_options))
+    state = StateFolder(absolute(config.run.state), Storage(config.run.storage_options))
     if resume is not None:
-        return _resume(config, state.below(resume), dry_run)
+        check_run_id(resume)
+        return _resume(config, state.below(resume), resume, dry_run, allow_new)
     run_id = config.run.id or new_run_id()
     folder = state.below(run_id)
     if folder.exists(MANIFEST):
         raise RunMismatch(
             f"{folder.uri}: this run exists; resume it with --resume {run_id}, or choose another run.id"
         )
-    files = list_files(_pattern(config), _storage(config))
+    files = list_files(pattern_of(config), Storage(config.source.storage_options))
     manifest = dataclasses.replace(_new_manifest(config, run_id, files), origin=origin)
+    launch = new_attempt_id()
+    lease = take_lease(folder, launch)
+    crash_point("after lease")
     write_manifest(folder, manifest)
-    return Launch(config, folder, manifest, {}, False, dry_run)
+    return Launch(config, folder, manifest, {}, False, dry_run, launch, lease)
 
 
 def run_launch(launch: Launch, beam_args: Sequence[str] = (), watch: Watch | None = None) -> dict[str, Any]:
-    """Runs the pipeline of a launch and returns its report, which is also written beside the ledger."""
-    started = time.time()
-    failure: str | None = None
-    interrupted: ExitCode | None = None
-    with _emulator(launch) as emulator_url, _signals():
+    """Runs the pipeline of a launch and returns its report, which is also written beside the ledger.
+
+    SIGINT and SIGTERM drain the run; see `pipelines.signals`.
+    """
+    run = _Run(launch, time.time())
+    drain.reset()
+    activity.here.reset()
+    heart = Heartbeat(launch.folder, launch.lease, run.end_stuck)
+    with signals.handled(run.end_early) as signalled:
         try:
-            destination = launch.config.destination.to_destination(emulator_url)
-            if not launch.dry_run:
-                destination.authorization()  # a missing secret is told now, not by a worker
-            with watch(launch) if watch else contextlib.nullcontext():
-                _run_pipeline(launch, destination, beam_args)
-        except Interrupted as signalled:
-            interrupted = signalled.code
-        except Exception as error:  # noqa: BLE001 - whatever it is, the books are closed and it is told
-            failure = describe_failure(error)
-    return _finish(launch, started, failure, interrupted)
+            run.write_report("running")
+            crash_point("after first report")
+            with _emulator(launch) as emulator_url, beating(heart):
+                failure = _try_pipeline(launch, emulator_url, beam_args, watch)
+            crash_point("before report")
+            return run.finish(failure or heart.problem, signalled.first)
+        finally:
+            drain.reset()
+            launch.lease.release()
 
 
 def new_run_id(now: dt.datetime | None = None) -> str:
@@ -114,93 +153,82 @@ def new_run_id(now: dt.datetime | None = None) -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
-def settings_of(config: Config) -> dict[str, Any]:
-    """Returns what decides which files, blocks and ids a run has, by its path in the configuration."""
-    return {
-        "source.uri": config.source.uris,
-        "source.dates": [str(config.source.dates.from_), str(config.source.dates.to)]
-        if config.source.dates
-        else None,
-        "source.format": config.source.format,
-        "records.kind": config.records.kind,
-        "records.insert_id": config.records.insert_id.model_dump(),
-        "records.insert_id recipe": RECIPE,
-        "records.default_ip": config.records.default_ip,
-        "destination.identity": config.destination.identity,
-        "limits.records_per_request": config.limits.records_per_request,
-        "limits.bytes_per_request": config.limits.bytes_per_request,
-    }
-
-
-def _absolute(uri: str) -> str:
-    return uri if scheme_of(uri) != "file" else path_of(uri)
-
-
-def _storage(config: Config) -> Storage:
-    return Storage(config.source.storage_options)
-
-
-def _pattern(config: Config) -> SourcePattern:
-    dates = config.source.dates
-    return SourcePattern(
-        tuple(config.source.uris),
-        dates.from_ if dates else None,
-        dates.to if dates else None,
-        config.source.order,
-    )
-
-
 def _new_manifest(config: Config, run_id: str, files: Sequence[SourceFile]) -> Manifest:
     created = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-    segments = tuple(plan_segments(files, _storage(config)))
+    segments = tuple(plan_segments(files, Storage(config.source.storage_options)))
     size = sum(file.size for file in files)
     return Manifest(run_id, created, settings_of(config), len(files), size, segments)
 
 
-def _resume(config: Config, folder: StateFolder, dry_run: bool) -> Launch:
+def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, allow_new: bool) -> Launch:
     manifest = read_manifest(folder)
-    now = settings_of(config)
-    differing = [name for name, value in manifest.settings.items() if now.get(name) != value]
-    if differing:
-        raise RunMismatch(
-            "\n".join(
-                f"{name}: the run has {manifest.settings[name]!r}, the configuration {now.get(name)!r}; "
-                "put it back, or start a new run"
-                for name in differing
+    if manifest.run_id != run_id:
+        raise ManifestUnusable(f"{folder.uri_of(MANIFEST)}: is of another run, {manifest.run_id}")
+    check_settings(manifest, config)
+    launch = new_attempt_id()
+    lease = take_lease(folder, launch)
+    try:
+        ledger = read_ledger(folder, manifest.key)
+        unknown = ledger.keys() - {segment.id for segment in manifest.segments}
+        if unknown:
+            raise ManifestUnusable(
+                f"{folder.uri}: the ledger knows segments that the manifest does not, like {min(unknown)}: "
+                "a part of the manifest is missing"
             )
-        )
-    ledger = read_ledger(folder)
-    _check_files(config, manifest, ledger)
-    trim_dead_letters(folder, ledger)
-    return Launch(config, folder, manifest, ledger, True, dry_run)
+        made = Launch(config, folder, manifest, ledger, True, dry_run, launch, lease)
+        if made.segments_left or allow_new:
+            made = _with_files(made, allow_new)
+        trim_dead_letters(folder, ledger)
+    except BaseException:
+        lease.release()
+        raise
+    return made
 
 
-def _check_files(config: Config, manifest: Manifest, ledger: dict[str, SegmentRecord]) -> None:
-    """Refuses to go on where a file that is not done yet is another one now."""
-    left = [s for s in manifest.segments if s.id not in ledger or not ledger[s.id].done]
-    if not left:
-        return
-    now = {file.uri: file for file in list_files(_pattern(config), _storage(config))}
-    problems = []
-    for uri, part in {part.uri: part for segment in left for part in segment.parts}.items():
-        file = now.get(uri)
-        if file is not None and (file.size, file.version) != (part.size, part.version):
-            problems.append(f"{uri}: has changed since the run was planned; start a new run for it")
-    if problems:
-        raise RunMismatch("\n".join(problems[:20]))
+def _with_files(launch: Launch, allow_new: bool) -> Launch:
+    """Returns a launch after a look at its files as they are now."""
+    files = listed_now(launch.config)
+    check_files(launch.manifest, launch.before, files)
+    if allow_new:
+        manifest = take_new_files(launch.config, launch.folder, launch.manifest, files)
+        return dataclasses.replace(launch, manifest=manifest)
+    known = {part.uri for segment in launch.manifest.segments for part in segment.parts}
+    return dataclasses.replace(launch, new_files=sum(file.uri not in known for file in files))
+
+
+def _try_pipeline(
+    launch: Launch, emulator_url: str | None, beam_args: Sequence[str], watch: Watch | None
+) -> str | None:
+    """Runs the pipeline, if anything is left for it, and returns why it failed, or None."""
+    if not launch.segments_left:
+        return None
+    try:
+        destination = launch.config.destination.to_destination(emulator_url)
+        if not launch.dry_run:
+            destination.authorization()  # a missing secret is told now, not by a worker
+        with watch(launch) if watch else contextlib.nullcontext():
+            _run_pipeline(launch, destination, beam_args)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the books are closed and it is told
+        return describe_failure(error)
+    finally:
+        drain.settle(SETTLE_SECONDS)
+    return None
 
 
 @contextlib.contextmanager
 def _emulator(launch: Launch) -> Iterator[str | None]:
     """Starts the embedded Mixpanel if the configuration asks for it, and yields its URL."""
-    if not launch.config.destination.emulator or launch.dry_run:
+    if not launch.config.destination.emulator or launch.dry_run or not launch.segments_left:
         yield "http://127.0.0.1:9" if launch.config.destination.emulator else None
         return
     from mixpanel_emulator.process import start_emulator
 
     os.environ.setdefault(EMULATOR_TOKEN, "emulator")
     settings = {"identity": launch.config.destination.identity}
-    with start_emulator(emulator_store(launch), settings=settings) as emulator:
+    store = emulator_store(launch)
+    if launch.folder.is_local:
+        os.close(os.open(store, os.O_CREAT | os.O_RDWR, 0o600))  # it will hold people's data
+    with start_emulator(store, settings=settings) as emulator:
         yield emulator.url
 
 
@@ -217,7 +245,12 @@ def _run_pipeline(launch: Launch, destination: Destination, beam_args: Sequence[
     from pipelines.runners import pipeline_options, runner_of
 
     ledger = Ledger(
-        launch.folder, launch.resumed, ErrorLimit.parse(launch.config.run.max_errors), _line_bases(launch)
+        launch.folder,
+        launch.manifest.key,
+        launch.id,
+        launch.resumed,
+        ErrorLimit.parse(launch.config.run.max_errors),
+        _line_bases(launch),
     )
     options = pipeline_options(launch.config, beam_args)
     pipeline = beam.Pipeline(runner=runner_of(launch.config), options=options)
@@ -239,57 +272,77 @@ def _line_bases(launch: Launch) -> tuple[tuple[tuple[str, int], int], ...]:
     return tuple(bases.items())
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into exceptions for as long as the run lasts."""
+class _Run:
+    """Writes the reports of one launch; the last one once."""
 
-    def interrupt(number: int, _frame: object) -> None:
-        raise Interrupted(ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED)
+    def __init__(self, launch: Launch, started: float) -> None:
+        self._launch = launch
+        self._started = started
+        self._ending = threading.Lock()  # who takes it first writes the last report; it is never given back
 
-    try:
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def finish(self, failure: str | None, signal: int | None) -> dict[str, Any]:
+        """Closes the books and writes the last report."""
+        self._ending.acquire()
+        return self.write_report(None, failure, signal)
+
+    def end_early(self, signal: int) -> None:
+        """Writes the last report while the pipeline still hangs on to something."""
+        if self._ending.acquire(blocking=False):
+            self.write_report(None, None, signal)
+            self._launch.lease.release()
+
+    def end_stuck(self, problem: str) -> None:
+        """Ends a process in which nothing happens any more, and says so."""
+        drain.request()
+        dump_stacks()
+        if self._ending.acquire(blocking=False):
+            self.write_report(None, f"stuck: {problem}", None)
+            self._launch.lease.release()
+        os._exit(ExitCode.BUG)
+
+    def write_report(
+        self, state: str | None, failure: str | None = None, signal: int | None = None
+    ) -> dict[str, Any]:
+        """Writes a report of what the ledger says now; without a state it is the last one."""
+        launch = self._launch
+        ledger = launch.before if state else read_ledger(launch.folder, launch.manifest.key)
+        books = close_books(launch.manifest.segments, ledger)
+        stops = [] if state else read_stops(launch.folder, launch.manifest.key, launch.id)
+        unfinished = books.segments_done < len(launch.manifest.segments)
+        code = ExitCode(signals.exit_code_of(signal)) if signal is not None and unfinished else None
+        facts = RunFacts(
+            state or _state(launch, failure, stops, code),
+            self._started,
+            time.time(),
+            stops,
+            failure,
+            ErrorLimit.parse(launch.config.run.allow_dead_letters),
+            code,
+            launch.dry_run,
+            sum(record.tally.total.imported for record in launch.before.values()),
+            sending_seconds(ledger.values(), self._started),
+            launch.resumed,
+            launch.new_files,
+        )
+        report = make_report(launch.manifest, books, facts)
+        report["dead_letters"]["files"] = [launch.folder.uri_of(name) for name in books.dead_files]
+        report["undelivered"]["files"] = [launch.folder.uri_of(name) for name in books.undelivered_files]
+        report["folder"] = launch.folder.uri
+        if launch.config.destination.emulator and not launch.dry_run:
+            report["emulator_store"] = emulator_store(launch)
+        if not state:
+            rows = b"".join(orjson.dumps(row) + b"\n" for row in files_table(books))
+            launch.folder.write("files.jsonl", rows)
+            crash_point("before last report")
+        launch.folder.write("report.json", orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+        if facts.state == "done" and books.balanced and books.total.settled:
+            crash_point("before success")
+            launch.folder.write("_SUCCESS", b"")
+        return report
 
 
-def _finish(
-    launch: Launch, started: float, failure: str | None, interrupted: ExitCode | None
-) -> dict[str, Any]:
-    ledger = read_ledger(launch.folder)
-    books = close_books(launch.manifest.segments, ledger)
-    stops = read_stops(launch.folder, since=started)
-    facts = RunFacts(
-        _state(launch, failure, stops, interrupted),
-        started,
-        time.time(),
-        stops,
-        failure,
-        ErrorLimit.parse(launch.config.run.allow_dead_letters),
-        interrupted,
-        launch.dry_run,
-        sum(record.tally.total.imported for record in launch.before.values()),
-    )
-    report = make_report(launch.manifest, books, facts)
-    report["dead_letters"]["files"] = [launch.folder.uri_of(name) for name in books.dead_files]
-    report["undelivered"]["files"] = [launch.folder.uri_of(name) for name in books.undelivered_files]
-    report["folder"] = launch.folder.uri
-    if launch.config.destination.emulator and not launch.dry_run:
-        report["emulator_store"] = emulator_store(launch)
-    launch.folder.write("files.jsonl", b"".join(orjson.dumps(row) + b"\n" for row in files_table(books)))
-    launch.folder.write("report.json", orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
-    if books.balanced and facts.state == "done" and books.total.settled:
-        launch.folder.write("_SUCCESS", b"")
-    return report
-
-
-def _state(launch: Launch, failure: str | None, stops: Sequence[object], interrupted: ExitCode | None) -> str:
-    if interrupted is not None:
+def _state(launch: Launch, failure: str | None, stops: Sequence[object], signal: ExitCode | None) -> str:
+    if signal is not None:
         return "interrupted"
     if stops:
         return "stopped"
@@ -298,4 +351,4 @@ def _state(launch: Launch, failure: str | None, stops: Sequence[object], interru
     return "dry_run" if launch.dry_run else "done"
 
 
-__all__ = ["Interrupted", "Launch", "RunMismatch", "prepare_launch", "run_launch"]
+__all__ = ["Launch", "RunMismatch", "new_run_id", "prepare_launch", "run_launch"]

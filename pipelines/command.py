@@ -13,13 +13,14 @@ from mixpanel_http.client import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
 from pipelines.backfill import Launch, RunMismatch, prepare_launch, run_launch
 from pipelines.config import Config, ConfigError, load_config
+from pipelines.lease import RunBusy
 from pipelines.manifest import ManifestUnusable
 from pipelines.plan import NothingMatched, SourceUnreadable
 from pipelines.progress import show_progress
 from pipelines.replay import prepare_replay, replaying
 from pipelines.report import ExitCode
 from pipelines.state import StateUnusable
-from pipelines.summary import shown, summary
+from pipelines.summary import counted, shown, summary
 
 
 def run(
@@ -54,6 +55,7 @@ def run(
     except (
         ConfigError,
         RunMismatch,
+        RunBusy,
         ManifestUnusable,
         SecretUnavailable,
         StateUnusable,
@@ -66,8 +68,8 @@ def run(
         return _refuse(str(error), ExitCode.DAMAGED_INPUT)
     manifest = launch.manifest
     print(
-        f"Run {manifest.run_id}: {manifest.files:,} files, {manifest.bytes:,} bytes, "
-        f"{len(manifest.segments):,} segments; state in {shown(launch.folder.uri)}",
+        f"Run {manifest.run_id}: {counted(manifest.files, 'file')}, {counted(manifest.bytes, 'byte')}, "
+        f"{counted(len(manifest.segments), 'segment')}; state in {shown(launch.folder.uri)}",
         file=sys.stderr,
         flush=True,
     )

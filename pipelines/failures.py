@@ -6,7 +6,7 @@ import re
 import traceback
 from typing import Final
 
-_OWN: Final = ("RunStopped", "StateUnusable", "SecretUnavailable", "EndpointRefused", "EmulatorFailed")
+_OWN: Final = ("StateUnusable", "SecretUnavailable", "EndpointRefused", "EmulatorFailed")
 _LAST_LINE: Final = re.compile(
     r"^(?:[\w.]+\.)?(\w+(?:Error|Exception|Stopped|Unusable|Unavailable|Refused|Failed))(?:: (.*))?$"
 )

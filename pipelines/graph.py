@@ -59,8 +59,9 @@ class ListSegments(beam.PTransform[PBegin, PCollection[Segment]]):
 
 
 def _segments_left(folder: StateFolder, resumed: bool) -> Iterator[Segment]:
-    ledger = read_ledger(folder) if resumed else {}
-    for segment in read_manifest(folder).segments:
+    manifest = read_manifest(folder)
+    ledger = read_ledger(folder, manifest.key) if resumed else {}
+    for segment in manifest.segments:
         if segment.id not in ledger or not ledger[segment.id].done:
             yield segment
 

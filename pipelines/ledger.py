@@ -1,6 +1,6 @@
 """The ledger: what became of every block, segment and file, written so that any crash leaves it true.
 
-Below `ledger/`, for each attempt at a segment: `<segment>.<attempt>.prog`, a line a settled block, and
+Below `ledger/`, for each attempt at a segment: `<segment>.<attempt>.prog`, its progress, and
 `<segment>.<attempt>.done`, the segment's completion. Names carry the attempt's own id, so that two attempts
 never write one file; of several completions the first by name counts. What is unreadable is taken for absent:
 its blocks are sent again, with the same ids. Dead letters are durable before the progress that covers them.
@@ -8,71 +8,29 @@ its blocks are sent again, with the same ids. Dead letters are durable before th
 
 from __future__ import annotations
 
-import gzip
 import os
 import time
-import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import orjson
 
 from mixpanel_http.delivery import Stop
-from mixpanel_http.insert_ids import IdSample
+from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
+from pipelines.ledger_lines import (
+    BlockRecord,
+    DeadFile,
+    ProgressLine,
+    SegmentRecord,
+    read_done,
+    read_progress,
+    seal,
+    seed,
+    summarise,
+    unseal,
+)
 from pipelines.state import StateFolder
-from transforms.elements import BlockOutcome, FileNote
-from transforms.tally import Counts, Tally
-
-FOLDER: Final = "ledger"
-DEAD_LETTERS: Final = "dead_letters"
-UNDELIVERED: Final = "undelivered"
-FLUSH_SECONDS: Final = 30.0  # on object stores, where every flush writes the attempt's progress again
-FLUSH_BLOCKS: Final = 50
-SEGMENT_SAMPLE: Final = 4096
-_ID_DIGITS: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class DeadFile:
-    """A file of dead letters, as far as it is committed: `bytes` of it, with `records` in them."""
-
-    name: str
-    bytes: int
-    records: int
-
-
-@dataclass(slots=True)
-class BlockRecord:
-    """What the ledger knows of one block; `dead` is its attempt's dead letters as far as written then."""
-
-    ordinal: int
-    tally: Tally
-    notes: tuple[FileNote, ...] = ()
-    end: bool = False
-    dead: DeadFile | None = None
-    undelivered: DeadFile | None = None
-
-    @property
-    def settled(self) -> bool:
-        """True if the block need not be sent again."""
-        return self.tally.total.settled and not any(note.may_heal for note in self.notes)
-
-
-@dataclass(slots=True)
-class SegmentRecord:
-    """What the ledger knows of one segment, over all its attempts."""
-
-    segment: str
-    tally: Tally
-    notes: tuple[FileNote, ...]
-    dead: tuple[DeadFile, ...]
-    done: bool
-    sample_level: int = 0
-    sample: Mapping[str, int] = field(default_factory=dict)
-    blocks: int = 0
-    undelivered: tuple[DeadFile, ...] = ()
+from transforms.elements import attempt_began_at
+from transforms.tally import Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,29 +61,32 @@ class Ledger:
 
     Attributes:
         folder: the run's folder.
+        run: the run's identity (`Manifest.key`): what another run wrote is not believed.
+        launch: the id of this start of it.
         resumed: whether earlier attempts are to be looked for.
         max_errors: how many dead letters end the run.
         bases: line numbers known from before, as ((uri, offset), line).
     """
 
     folder: StateFolder
+    run: str = ""
+    launch: str = ""
     resumed: bool = False
     max_errors: ErrorLimit = ErrorLimit()
     bases: tuple[tuple[tuple[str, int], int], ...] = ()
+    _begun: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _letters: list[_Letters] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.folder.uri
 
     def open_attempt(self, segment: str, attempt: str) -> Attempt:
         """Returns the writer of a new attempt at a segment, which inherits what earlier ones settled."""
-        inherited = self._earlier_blocks(segment) if self.resumed else {}
-        return Attempt(self.folder, segment, attempt, inherited)
+        return Attempt(self.folder, self.run, segment, attempt, self._inherited(segment))
 
     def settled_blocks(self, segment_id: str) -> set[int]:
         """Returns the ordinals of blocks that need not be sent again."""
-        if not self.resumed:
-            return set()
-        return {ordinal for ordinal, record in self._earlier_blocks(segment_id).items()}
+        return set(self._inherited(segment_id).blocks)
 
     def line_bases(self) -> Mapping[tuple[str, int], int]:
         """Returns the number of the line at an offset of a file, where it is known."""
@@ -133,8 +94,13 @@ class Ledger:
 
     def write_stop(self, stop: Stop) -> None:
         """Notes why the run must not go on."""
-        content = {"status": stop.status, "message": stop.message, "limit": stop.limit, "at": time.time()}
-        self.folder.write(f"{FOLDER}/stop.{uuid.uuid4().hex}.json", _sealed(content))
+        content = {"status": stop.status, "message": stop.message, "limit": stop.limit}
+        name = _stop_name(self.launch)
+        self.folder.write(name, seal(content, seed(self.run, name))[0])
+
+    def is_stopped(self) -> bool:
+        """Returns whether some worker has noted that the run must not go on."""
+        return self.folder.exists(_stop_name(self.launch))
 
     def too_many_errors(self, counts: Counts) -> str | None:
         """Returns why the errors counted so far end the run, or None."""
@@ -146,185 +112,49 @@ class Ledger:
         share = f"{counts.dead_lettered:,} of {counts.read:,} records"
         return f"{share} are dead letters, more than run.max_errors allows"
 
-    def _earlier_blocks(self, segment: str) -> dict[int, BlockRecord]:
-        names = [
-            n
-            for n in self.folder.names(FOLDER)
-            if n.startswith(f"{FOLDER}/{segment}.") and n.endswith(".prog")
-        ]
-        blocks: dict[int, BlockRecord] = {}
-        for _, content in self.folder.read_all(sorted(names)):
-            blocks.update({r.ordinal: r for r in read_progress(content) if r.settled and not r.end})
-        return blocks
+    def _inherited(self, segment: str) -> Inherited:
+        if not self.resumed:
+            return Inherited()
+        if not self._begun:
+            # Listed once a worker: to list for each segment would take as long as the run.
+            self._begun[""] = []
+            self._letters.append(_Letters(self.folder))
+            for name in sorted(self.folder.names(FOLDER)):
+                # What this start of the run has written itself is no earlier attempt.
+                if name.endswith(".prog") and attempt_began_at(_attempt_of(name)) < _began_at(self.launch):
+                    self._begun.setdefault(segment_of(name), []).append(name)
+        names = self._begun.get(segment)
+        if not names:
+            return Inherited()
+        blocks, dead, _ = _believed(_lines_by_name(self.folder, self.run, names), self._letters[0])
+        return Inherited({o: b for o, b in blocks.items() if b.settled and not b.end}, dead)
 
 
-class Attempt:
-    """Writes one attempt at a segment. Used by one thread."""
-
-    def __init__(
-        self,
-        folder: StateFolder,
-        segment: str,
-        attempt: str,
-        inherited: Mapping[int, BlockRecord],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Starts with what earlier attempts settled; writes nothing yet."""
-        self._folder = folder
-        self._segment = segment
-        self._name = f"{segment}.{attempt}"
-        self._blocks: dict[int, BlockRecord] = dict(inherited)
-        self._unwritten: list[BlockRecord] = []
-        self._lines: list[bytes] = []
-        # Letters of blocks that will be sent again stay apart: that attempt will write them a second time.
-        self._letters = {
-            True: _DeadLetterFile(folder, self._name),
-            False: _DeadLetterFile(folder, f"{self._name}.open"),
-        }
-        self._undelivered: dict[int, Sequence[bytes]] = {}
-        self._last_ordinal: int | None = None
-        self._sample = IdSample(SEGMENT_SAMPLE)
-        self._clock = clock
-        self._flushed_at = clock()
-
-    def record(self, outcome: BlockOutcome) -> None:
-        """Takes a block's outcome; durable at once on a local disk, within half a minute elsewhere."""
-        record = BlockRecord(outcome.ordinal, outcome.tally, outcome.notes, outcome.end)
-        self._blocks[outcome.ordinal] = record
-        self._unwritten.append(record)
-        self._letters[record.settled].add(outcome.dead_letters)
-        if outcome.undelivered:
-            self._undelivered[outcome.ordinal] = outcome.undelivered
-        self._sample.add([i[:_ID_DIGITS] for i in outcome.stamped_ids])
-        if outcome.end:
-            self._last_ordinal = outcome.ordinal
-        if self._folder.is_local or self._is_due():
-            self.flush()
-
-    def is_complete(self) -> bool:
-        """Returns whether every block of the segment has come."""
-        return self._last_ordinal is not None and len(self._blocks) == self._last_ordinal + 1
-
-    def flush(self) -> None:
-        """Makes everything durable that has come: first dead letters, then the progress that covers them."""
-        if not self._unwritten:
-            return
-        for settled, letters in self._letters.items():
-            written = letters.write()
-            if written is not None:
-                next(r for r in reversed(self._unwritten) if r.settled == settled).dead = written
-        for record in self._unwritten:
-            record.undelivered = self._write_undelivered(record.ordinal)
-        lines = [_progress_line(record) for record in self._unwritten]
-        name = f"{FOLDER}/{self._name}.prog"
-        if self._folder.is_local:
-            self._folder.append(name, b"".join(lines))
-        else:
-            self._lines += lines
-            self._folder.write(name, b"".join(self._lines))
-        self._unwritten = []
-        self._flushed_at = self._clock()
-
-    def commit(self) -> Counts:
-        """Makes everything durable and then, if nothing has to be sent again, the segment's completion."""
-        self.flush()
-        summary = summarise(self._segment, self._blocks.values(), done=True)
-        if all(record.settled for record in self._blocks.values()):
-            content = _done_content(summary, self._sample)
-            self._folder.write(f"{FOLDER}/{self._name}.done", _sealed(content))
-        return summary.tally.total
-
-    def _write_undelivered(self, ordinal: int) -> DeadFile | None:
-        """Makes a block's undelivered records durable, in a file of its own: they may be sent again."""
-        letters = self._undelivered.pop(ordinal, None)
-        if letters is None:
-            return None
-        name = f"{UNDELIVERED}/{self._name}.{ordinal}.jsonl.gz"
-        content = gzip.compress(b"".join(letter + b"\n" for letter in letters), 6, mtime=0)
-        self._folder.write(name, content)
-        return DeadFile(name, len(content), len(letters))
-
-    def _is_due(self) -> bool:
-        return len(self._unwritten) >= FLUSH_BLOCKS or self._clock() - self._flushed_at >= FLUSH_SECONDS
-
-
-class _DeadLetterFile:
-    """The dead letters of one attempt: one file on a local disk, numbered files on an object store."""
-
-    def __init__(self, folder: StateFolder, name: str) -> None:
-        self._folder = folder
-        self._name = f"{DEAD_LETTERS}/{name}"
-        self._letters: list[bytes] = []
-        self._records = self._parts = 0
-
-    def add(self, letters: Iterable[bytes]) -> None:
-        self._letters.extend(letters)
-
-    def write(self) -> DeadFile | None:
-        """Makes the letters durable that have come since the last call."""
-        if not self._letters:
-            return None
-        content = gzip.compress(b"".join(letter + b"\n" for letter in self._letters), 6, mtime=0)
-        count, self._letters = len(self._letters), []
-        if self._folder.is_local:
-            name = f"{self._name}.jsonl.gz"
-            self._records += count
-            return DeadFile(name, self._folder.append(name, content), self._records)
-        name = f"{self._name}.{self._parts}.jsonl.gz"
-        self._parts += 1
-        self._folder.write(name, content)
-        return DeadFile(name, len(content), count)
-
-
-def summarise(segment: str, blocks: Iterable[BlockRecord], done: bool) -> SegmentRecord:
-    """Returns a segment's record from its blocks' records."""
-    tally = Tally()
-    notes: list[FileNote] = []
-    dead: dict[str, DeadFile] = {}
-    undelivered: list[DeadFile] = []
-    count = 0
-    for record in sorted(blocks, key=lambda record: record.ordinal):
-        tally.add(record.tally)
-        notes += record.notes
-        count += 1
-        if record.undelivered:
-            undelivered.append(record.undelivered)
-        if record.dead and (record.dead.name not in dead or record.dead.bytes > dead[record.dead.name].bytes):
-            dead[record.dead.name] = record.dead
-    return SegmentRecord(
-        segment,
-        tally,
-        tuple(notes),
-        tuple(dead.values()),
-        done,
-        blocks=count,
-        undelivered=tuple(undelivered),
-    )
-
-
-def read_ledger(folder: StateFolder) -> dict[str, SegmentRecord]:
+def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
     """Returns what the ledger knows of each segment that was begun.
 
     Raises:
         StateUnusable: if the state folder cannot be read.
     """
     names = sorted(folder.names(FOLDER))
+    letters = _Letters(folder)
     found: dict[str, SegmentRecord] = {}
     for name, content in folder.read_all([n for n in names if n.endswith(".done")]):
-        segment = _segment_of(name)
-        record = _read_done(segment, content)
-        if record is not None and segment not in found:
+        segment = segment_of(name)
+        record = read_done(segment, content, seed(run, name))
+        if record is not None and segment not in found and all(map(letters.are_whole, record.dead)):
             found[segment] = record
-    begun: dict[str, dict[int, BlockRecord]] = {}
-    unfinished = [n for n in names if n.endswith(".prog") and _segment_of(n) not in found]
-    for name, content in folder.read_all(unfinished):
-        blocks = begun.setdefault(_segment_of(name), {})
-        for record_ in read_progress(content):
-            if record_.ordinal not in blocks or not blocks[record_.ordinal].settled:
-                blocks[record_.ordinal] = record_
-    found.update(
-        {segment: summarise(segment, blocks.values(), done=False) for segment, blocks in begun.items()}
-    )
+    unfinished: dict[str, list[str]] = {}
+    for name in names:
+        if name.endswith(".prog") and segment_of(name) not in found:
+            unfinished.setdefault(segment_of(name), []).append(name)
+    wanted = [name for group in unfinished.values() for name in group]
+    lines = _lines_by_name(folder, run, wanted)
+    for segment, group in unfinished.items():
+        blocks, dead, last = _believed({name: lines[name] for name in group}, letters)
+        if blocks:
+            found[segment] = summarise(segment, blocks.values(), dead)
+            found[segment].began_at, found[segment].ended_at = last
     return found
 
 
@@ -333,111 +163,125 @@ def trim_dead_letters(folder: StateFolder, ledger: Mapping[str, SegmentRecord]) 
     if folder.is_local:
         for record in ledger.values():
             for file in record.dead:
-                os.truncate(folder.path(file.name), file.bytes)
+                if os.path.getsize(folder.path(file.name)) > file.bytes:
+                    os.truncate(folder.path(file.name), file.bytes)
 
 
-def read_stops(folder: StateFolder, since: float) -> list[Stop]:
-    """Returns why the run was stopped, since a time in seconds since the epoch."""
-    names = [n for n in folder.names(FOLDER) if n.startswith(f"{FOLDER}/stop.")]
-    found = []
-    for _, content in folder.read_all(sorted(names)):
-        values = _unsealed(content)
-        if values and values.get("at", 0) >= since:
-            found.append(Stop(values["status"], values["message"], values["limit"]))
-    return found
+def read_stops(folder: StateFolder, run: str, launch: str) -> list[Stop]:
+    """Returns why a start of a run was stopped."""
+    name = _stop_name(launch)
+    try:
+        opened = unseal(folder.read(name), seed(run, name))
+    except FileNotFoundError:
+        return []
+    values = opened[0] if opened else {}
+    try:
+        return [Stop(values["status"], values["message"], values["limit"])]
+    except KeyError:
+        return [Stop(0, "the run was stopped, but the reason is damaged")]
 
 
-def read_progress(content: bytes) -> Iterator[BlockRecord]:
-    """Yields the blocks of a progress file, as far as it is whole."""
-    for line in content.splitlines(keepends=True):
-        values = _unsealed(line) if line.endswith(b"\n") else None
-        record = _block_record(values) if values else None
-        if record is None:
-            return
-        yield record
-
-
-def _segment_of(name: str) -> str:
+def segment_of(name: str) -> str:
+    """Returns the segment that a file of the ledger is about."""
     return name.rpartition("/")[2].split(".", 1)[0]
 
 
-def _sealed(values: Mapping[str, Any]) -> bytes:
-    """Returns values as one line that starts with its checksum."""
-    content = orjson.dumps(values)
-    return b"%08x %b\n" % (zlib.crc32(content), content)
+def _attempt_of(name: str) -> str:
+    return name.rpartition("/")[2].split(".")[1]
 
 
-def _unsealed(line: bytes) -> dict[str, Any] | None:
-    """Returns the values in a sealed line, or None if it is not whole."""
-    content = line[9:].rstrip(b"\n")
-    try:
-        if int(line[:8], 16) != zlib.crc32(content):
-            return None
-        values = orjson.loads(content)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) else None
+def _began_at(launch: str) -> float:
+    return attempt_began_at(launch) or time.time()
 
 
-def _progress_line(record: BlockRecord) -> bytes:
-    values: dict[str, Any] = {"o": record.ordinal, "t": record.tally.to_json()}
-    if record.notes:
-        values["notes"] = [_note_values(note) for note in record.notes]
-    if record.end:
-        values["end"] = True
-    if record.dead:
-        values["dead"] = _dead_values(record.dead)
-    if record.undelivered:
-        values["undelivered"] = _dead_values(record.undelivered)
-    return _sealed(values)
+def _stop_name(launch: str) -> str:
+    return f"{FOLDER}/stop.{launch}.json"
 
 
-def _block_record(values: Mapping[str, Any]) -> BlockRecord | None:
-    try:
-        dead = DeadFile(*values["dead"]) if "dead" in values else None
-        notes = tuple(FileNote(*note) for note in values.get("notes", ()))
-        undelivered = DeadFile(*values["undelivered"]) if "undelivered" in values else None
-        tally = Tally.from_json(values["t"])
-        return BlockRecord(values["o"], tally, notes, values.get("end", False), dead, undelivered)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
+class _Letters:
+    """The files of letters of a run, as they are on disk or in the store."""
+
+    def __init__(self, folder: StateFolder) -> None:
+        self._folder = folder
+        self._sizes: dict[str, int] | None = None
+
+    def are_whole(self, file: DeadFile) -> bool:
+        """Returns whether a file is at least what was committed of it.
+
+        On a local disk its content is read, too; what an object store has taken it keeps.
+        """
+        if self._sizes is None:
+            self._sizes = self._folder.names(DEAD_LETTERS) | self._folder.names(UNDELIVERED)
+        if self._sizes.get(file.name, -1) < file.bytes:
+            return False
+        if not self._folder.is_local:
+            return True
+        return zlib.crc32(self._folder.read(file.name)[: file.bytes]) == file.crc32
 
 
-def _done_content(summary: SegmentRecord, sample: IdSample) -> dict[str, Any]:
+def _lines_by_name(folder: StateFolder, run: str, names: list[str]) -> dict[str, list[ProgressLine]]:
     return {
-        "v": 1,
-        "segment": summary.segment,
-        "blocks": summary.blocks,
-        "t": summary.tally.to_json(),
-        "notes": [_note_values(note) for note in summary.notes],
-        "dead": [_dead_values(file) for file in summary.dead],
-        "sample": [sample.level, dict(sample.counts)],
+        name: [line for line, _, _ in read_progress(content, seed(run, name))]
+        for name, content in folder.read_all(names)
     }
 
 
-def _read_done(segment: str, content: bytes) -> SegmentRecord | None:
-    values = _unsealed(content)
-    try:
-        if values is None or values["v"] != 1 or values["segment"] != segment:
-            return None
-        level, counts = values["sample"]
-        return SegmentRecord(
-            segment,
-            Tally.from_json(values["t"]),
-            tuple(FileNote(*note) for note in values["notes"]),
-            tuple(DeadFile(*file) for file in values["dead"]),
-            True,
-            level,
-            counts,
-            values["blocks"],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
+def _believed(
+    attempts: Mapping[str, list[ProgressLine]], letters: _Letters
+) -> tuple[dict[int, BlockRecord], tuple[DeadFile, ...], tuple[float, float]]:
+    """Returns the blocks of a segment, the letters of the settled ones, and when its last attempt was.
+
+    An attempt is believed up to the first block that is settled elsewhere already, or whose letters are
+    damaged: a file of letters is good up to a line of progress, and so no letter counts twice.
+    """
+    blocks: dict[int, BlockRecord] = {}
+    dead: dict[str, DeadFile] = {}
+    last = (0.0, 0.0)
+    by_worth = sorted(attempts.items(), key=lambda item: (-_settled_count(item[1]), item[0]))
+    for name, lines in by_worth:
+        for line in _sound(lines, letters):
+            settled = [block for block in line.blocks if block.settled]
+            if any(b.ordinal in blocks and blocks[b.ordinal].settled for b in settled):
+                break
+            for block in line.blocks:
+                if block.settled or block.ordinal not in blocks:
+                    blocks[block.ordinal] = block
+            if line.dead:
+                dead[line.dead.name] = line.dead
+            last = max(last, (attempt_began_at(_attempt_of(name)), line.at))
+    return blocks, tuple(dead.values()), last
 
 
-def _note_values(note: FileNote) -> list[Any]:
-    return [note.part, note.uri, note.lines, note.problem, note.offset, note.detail]
+def _settled_count(lines: Iterable[ProgressLine]) -> int:
+    return sum(block.settled for line in lines for block in line.blocks)
 
 
-def _dead_values(file: DeadFile) -> list[Any]:
-    return [file.name, file.bytes, file.records]
+def _sound(lines: list[ProgressLine], letters: _Letters) -> Iterator[ProgressLine]:
+    """Yields lines as far as their letters are whole; a later line vouches for a file's beginning, too."""
+    last: dict[str, int] = {}
+    for index, line in enumerate(lines):
+        if line.dead:
+            last[line.dead.name] = index
+    whole = {index: letters.are_whole(dead) for index in last.values() if (dead := lines[index].dead)}
+    for line in lines:
+        if line.dead and not whole[last[line.dead.name]] and not letters.are_whole(line.dead):
+            return
+        if not all(letters.are_whole(b.open_letters) for b in line.blocks if b.open_letters):
+            return
+        yield line
+
+
+__all__ = [
+    "DEAD_LETTERS",
+    "FOLDER",
+    "UNDELIVERED",
+    "BlockRecord",
+    "DeadFile",
+    "ErrorLimit",
+    "Ledger",
+    "SegmentRecord",
+    "read_ledger",
+    "read_stops",
+    "segment_of",
+    "trim_dead_letters",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Any, Final
 
 import orjson
 
+from mixpanel_http.crash_points import crash_point
 from pipelines.state import StateFolder
 from transforms.elements import FilePart, Segment
 
 NAME: Final = "manifest.jsonl"
+ADDITIONS: Final = "manifest_added"  # by --allow-new
 VERSION: Final = 1
 
 
@@ -42,33 +45,67 @@ class Manifest:
     segments: tuple[Segment, ...]
     origin: str | None = None
 
+    @property
+    def key(self) -> str:
+        """What tells the run from every other, also from one of the same name."""
+        return f"{self.run_id} {self.created_at}"
 
-def write_manifest(folder: StateFolder, manifest: Manifest) -> None:
+
+def write_manifest(folder: StateFolder, manifest: Manifest, name: str = NAME) -> None:
     """Writes the manifest: a header, a line a segment, and the checksum of all."""
+    crash_point("before manifest")
     lines = [_header(manifest), *(_segment_line(segment) for segment in manifest.segments)]
     content = b"\n".join(lines) + b"\n"
-    folder.write(NAME, content + orjson.dumps({"crc32": zlib.crc32(content)}) + b"\n")
+    folder.write(name, content + orjson.dumps({"crc32": zlib.crc32(content)}) + b"\n")
+    crash_point("after manifest")
+
+
+def add_to_manifest(folder: StateFolder, manifest: Manifest, added: Manifest) -> Manifest:
+    """Writes what is added to a run beside its manifest, which never changes, and returns both as one."""
+    count = len(_additions(folder))
+    write_manifest(folder, added, f"{ADDITIONS}/{count + 1:04d}.jsonl")
+    return _together(manifest, added)
 
 
 def read_manifest(folder: StateFolder) -> Manifest:
-    """Returns the manifest of a run.
+    """Returns the manifest of a run, with what was added to it.
 
     Raises:
         ManifestUnusable: if there is none or it is not whole.
     """
+    manifest = _read(folder, NAME)
+    for name in _additions(folder):
+        manifest = _together(manifest, _read(folder, name))
+    return manifest
+
+
+def _additions(folder: StateFolder) -> list[str]:
+    return sorted(name for name in folder.names(ADDITIONS) if name.endswith(".jsonl"))
+
+
+def _together(manifest: Manifest, added: Manifest) -> Manifest:
+    return dataclasses.replace(
+        manifest,
+        files=manifest.files + added.files,
+        bytes=manifest.bytes + added.bytes,
+        segments=manifest.segments + added.segments,
+    )
+
+
+def _read(folder: StateFolder, name: str) -> Manifest:
     try:
-        content = folder.read(NAME)
+        content = folder.read(name)
     except FileNotFoundError:
         raise ManifestUnusable(f"{folder.uri}: there is no run here") from None
     body, _, last = content.rstrip(b"\n").rpartition(b"\n")
     body += b"\n"
     try:
         if orjson.loads(last)["crc32"] != zlib.crc32(body):
-            raise ManifestUnusable(f"{folder.uri_of(NAME)}: damaged (checksum)")
+            raise ManifestUnusable(f"{folder.uri_of(name)}: damaged (checksum)")
         head, *rest = body.splitlines()
         header = orjson.loads(head)
         if header["v"] != VERSION:
-            raise ManifestUnusable(f"{folder.uri_of(NAME)}: written by another version ({header['v']})")
+            raise ManifestUnusable(f"{folder.uri_of(name)}: written by another version ({header['v']})")
         return Manifest(
             header["run_id"],
             header["created_at"],
@@ -81,7 +118,7 @@ def read_manifest(folder: StateFolder) -> Manifest:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ManifestUnusable):
             raise
-        raise ManifestUnusable(f"{folder.uri_of(NAME)}: damaged ({type(error).__name__})") from None
+        raise ManifestUnusable(f"{folder.uri_of(name)}: damaged ({type(error).__name__})") from None
 
 
 def read_origin(folder: StateFolder) -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TextIO
 
-from pipelines.ledger import FOLDER, BlockRecord, read_progress
+from pipelines.ledger import FOLDER, BlockRecord, segment_of
+from pipelines.ledger_lines import read_progress, seed
 from pipelines.state import StateFolder, StateUnusable
 from transforms.tally import Tally
 
@@ -42,12 +43,14 @@ class LedgerWatch:
 
     Attributes:
         folder: the run's folder.
+        run: the run's identity.
         segment_bytes: size of each segment, as stored.
     """
 
     folder: StateFolder
+    run: str
     segment_bytes: dict[str, int]
-    _read: dict[str, int] = field(default_factory=dict)
+    _read: dict[str, tuple[int, int]] = field(default_factory=dict)
     _tally: Tally = field(default_factory=Tally)
     _seen: set[tuple[str, int]] = field(default_factory=set)
     _bytes: dict[str, int] = field(default_factory=dict)
@@ -55,21 +58,22 @@ class LedgerWatch:
     def look(self) -> Snapshot:
         """Returns how far the run is now."""
         for name, size in self.folder.names(FOLDER).items():
-            segment = name.rpartition("/")[2].split(".", 1)[0]
+            segment = segment_of(name)
             if name.endswith(".done"):
                 self._bytes[segment] = self.segment_bytes.get(segment, 0)
-            elif name.endswith(".prog") and size > self._read.get(name, 0):
+            elif name.endswith(".prog") and size > self._read.get(name, (0, 0))[0]:
                 self._take(segment, name)
         return Snapshot(time.monotonic(), self._tally, sum(self._bytes.values()))
 
     def _take(self, segment: str, name: str) -> None:
-        content = self.folder.read(name)[self._read.get(name, 0) :]
-        whole = content[: content.rfind(b"\n") + 1]
-        self._read[name] = self._read.get(name, 0) + len(whole)
-        for record in read_progress(whole):
-            if (segment, record.ordinal) not in self._seen:
-                self._seen.add((segment, record.ordinal))
-                self._add(segment, record)
+        start, seal = self._read.get(name) or (0, seed(self.run, name))
+        for line, seal_, length in read_progress(self.folder.read(name, start), seal):
+            start, seal = start + length, seal_
+            for record in line.blocks:
+                if (segment, record.ordinal) not in self._seen:
+                    self._seen.add((segment, record.ordinal))
+                    self._add(segment, record)
+        self._read[name] = (start, seal)
 
     def _add(self, segment: str, record: BlockRecord) -> None:
         self._tally.add_apart_from_parts(record.tally)
@@ -111,7 +115,7 @@ def show_progress(launch: Launch, out: TextIO | None = None) -> Iterator[None]:
     stream = out or sys.stderr
     ended = threading.Event()
     sizes = {s.id: sum(part.bytes for part in s.parts) for s in launch.manifest.segments}
-    watch = LedgerWatch(launch.folder, sizes)
+    watch = LedgerWatch(launch.folder, launch.manifest.key, sizes)
     show = _show_bar if stream.isatty() else _show_lines
     thread = threading.Thread(target=show, args=(watch, launch, stream, ended), name="progress", daemon=True)
     thread.start()

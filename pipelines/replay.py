@@ -13,6 +13,7 @@ from pipelines.config import Config, SourceConfig
 from pipelines.ledger import DeadFile, read_ledger
 from pipelines.manifest import read_manifest, read_origin
 from pipelines.plan import NothingMatched
+from pipelines.resuming import check_run_id
 from pipelines.state import StateFolder, StateUnusable
 from transforms.storage import Storage
 
@@ -27,10 +28,10 @@ def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Lau
         NothingMatched: if it has neither dead letters nor undelivered records.
         RunMismatch, StateUnusable: if the state cannot be used.
     """
+    check_run_id(origin)
     state = StateFolder(config.run.state, Storage(config.run.storage_options))
     source = state.below(origin)
-    read_manifest(source)
-    files = _letter_files(source)
+    files = _letter_files(source, read_manifest(source).key)
     if not files:
         raise NothingMatched(f"run {origin} has neither dead letters nor undelivered records")
     run_id = config.run.id or new_run_id()
@@ -43,6 +44,7 @@ def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Lau
 
 def replaying(config: Config, run_id: str) -> Config:
     """Returns the configuration to resume a run with: where it replays another, its source is letters."""
+    check_run_id(run_id)
     folder = StateFolder(config.run.state, Storage(config.run.storage_options)).below(run_id)
     return config if read_origin(folder) is None else _reading(config, folder)
 
@@ -56,9 +58,9 @@ def _reading(config: Config, folder: StateFolder) -> Config:
     return config.model_copy(update={"source": source})
 
 
-def _letter_files(folder: StateFolder) -> list[DeadFile]:
+def _letter_files(folder: StateFolder, run: str) -> list[DeadFile]:
     """Returns the files of letters that are committed, as far as they are."""
-    ledger = read_ledger(folder)
+    ledger = read_ledger(folder, run)
     return [file for name in sorted(ledger) for file in (*ledger[name].dead, *ledger[name].undelivered)]
 
 

@@ -59,6 +59,9 @@ class Books:
         by_file: outcomes by file.
         notes: how reading ended, by file part.
         segments_done: segments whose completion is committed.
+        files_done: files that need not be read again.
+        files_read: files that were read to their end, or as far as they can be.
+        sample_whole: whether every stamped id is in the sample; those of an attempt that ended early are not.
         unbalanced: files or segments whose numbers do not add up, with what is wrong.
     """
 
@@ -72,7 +75,9 @@ class Books:
     undelivered_records: int = 0
     segments_done: int = 0
     files_done: int = 0
+    files_read: int = 0
     sample: IdSample = field(default_factory=IdSample)
+    sample_whole: bool = True
     unbalanced: list[str] = field(default_factory=list)
 
     @property
@@ -85,6 +90,7 @@ def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]
     """Returns the ledger added up, with everything that does not add up named."""
     books = Books()
     unfinished: set[str] = set()
+    unread: set[str] = set()
     files: set[str] = set()
     for segment in segments:
         uris = {part.uri for part in segment.parts}
@@ -92,16 +98,20 @@ def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]
         record = ledger.get(segment.id)
         if record is None or not record.done:
             unfinished |= uris
+        if record is None or not record.notes:
+            unread |= uris
         if record is not None:
             _add_segment(books, segment, record)
     books.files_done = len(files - unfinished)
+    books.files_read = len(files - unread)
     books.total.read = sum(counts.read for counts in books.by_file.values())
     for name in OUTCOMES:
         setattr(books.total, name, sum(getattr(counts, name) for counts in books.by_file.values()))
     books.unbalanced += [uri for uri, counts in books.by_file.items() if not counts.balanced]
-    if books.dead_records < books.total.dead_lettered:
-        missing = books.total.dead_lettered - books.dead_records
-        books.unbalanced.append(f"{missing} dead letters are counted but not written")
+    if books.dead_records != books.total.dead_lettered:
+        books.unbalanced.append(
+            f"{books.total.dead_lettered} dead letters are counted, {books.dead_records} written"
+        )
     if books.undelivered_records != books.total.undelivered:
         books.unbalanced.append(
             f"{books.total.undelivered} undelivered records are counted, {books.undelivered_records} written"
@@ -117,6 +127,7 @@ def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:
     books.undelivered_files += [file.name for file in record.undelivered]
     books.undelivered_records += sum(file.records for file in record.undelivered)
     books.sample.merge(record.sample_level, record.sample)
+    books.sample_whole = books.sample_whole and record.sample_whole
     books.segments_done += record.done
     for index, counts in record.tally.parts.items():
         books.by_file.setdefault(segment.parts[index].uri, Counts()).add(counts)
@@ -129,13 +140,18 @@ class RunFacts:
     """What the launcher knows and the ledger does not.
 
     Attributes:
-        state: `done`, `stopped`, `failed`, `interrupted`, or `dry_run`.
+        state: `running`, `done`, `stopped`, `failed`, `interrupted`, or `dry_run`.
         started_at: seconds since the epoch.
         ended_at: likewise.
-        sending_s: seconds between the first and last block's end, for the rate; 0 if unknown.
         stops: why the run was stopped.
         failure: the launcher's own failure, or None.
         allow_dead_letters: as configured.
+        interrupted_by: the exit code of a signal, or None.
+        dry_run: whether nothing was to be sent.
+        sent_before: records that earlier starts of the run imported.
+        sending_s: seconds from the first segment's first byte to the last block's outcome; 0 if none.
+        resumed: whether the run was begun before.
+        new_files: files that match by now and are no part of the run.
     """
 
     state: str
@@ -147,6 +163,18 @@ class RunFacts:
     interrupted_by: ExitCode | None = None
     dry_run: bool = False
     sent_before: int = 0
+    sending_s: float = 0.0
+    resumed: bool = False
+    new_files: int = 0
+
+
+def sending_seconds(records: Iterable[SegmentRecord], since: float) -> float:
+    """Returns the seconds in which blocks were read and sent: Beam's start and end are not in it."""
+    ours = [record for record in records if record.ended_at >= since]
+    if not ours:
+        return 0.0
+    began_at = max(since, min(record.began_at for record in ours))
+    return max(record.ended_at for record in ours) - began_at
 
 
 def exit_code(books: Books, manifest: Manifest, facts: RunFacts) -> ExitCode:
@@ -175,9 +203,9 @@ def exit_code(books: Books, manifest: Manifest, facts: RunFacts) -> ExitCode:
 
 def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, Any]:
     """Returns the report as it is written to report.json."""
-    code = exit_code(books, manifest, facts)
+    code = int(exit_code(books, manifest, facts)) if facts.state != "running" else None
     tally, total = books.tally, books.total
-    seconds = max(facts.ended_at - facts.started_at, 1e-9)
+    seconds = max(facts.sending_s, 1e-3)
     damaged = [
         {"uri": n.uri, "problem": n.problem, "offset": n.offset, "detail": n.detail}
         for n in books.notes
@@ -187,9 +215,10 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
         "v": 1,
         "run_id": manifest.run_id,
         "state": facts.state,
-        "exit_code": int(code),
+        "exit_code": code,
         "started_at": _iso(facts.started_at),
-        "ended_at": _iso(facts.ended_at),
+        "ended_at": _iso(facts.ended_at) if code is not None else None,
+        "resumed": facts.resumed,
         "books": {
             "read": total.read,
             **{name: getattr(total, name) for name in OUTCOMES},
@@ -201,7 +230,13 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
             "files": books.dead_files,
         },
         "undelivered": {"files": books.undelivered_files},
-        "files": {"total": manifest.files, "done": books.files_done, "damaged": damaged},
+        "files": {
+            "total": manifest.files,
+            "done": books.files_done,
+            "read": books.files_read,
+            "damaged": damaged,
+            "new": facts.new_files,
+        },
         "segments": {"total": len(manifest.segments), "done": books.segments_done},
         "requests": {
             "total": sum(tally.requests.values()),
@@ -218,8 +253,14 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
         },
         "re_sent": {"events": tally.re_sent_events, "bytes": tally.re_sent_bytes},
         "alterations": dict(tally.alterations.most_common()),
-        "identical_rows": {"estimate": books.sample.identical_rows(), "exact": books.sample.exact},
-        "rate": {"events_per_second": round((total.imported - facts.sent_before) / seconds, 1)},
+        "identical_rows": {
+            "estimate": books.sample.identical_rows(),
+            "exact": books.sample.exact and books.sample_whole,
+        },
+        "rate": {
+            "events_per_second": round(max(0, total.imported - facts.sent_before) / seconds, 1),
+            "seconds": round(facts.sending_s, 3),
+        },
         "stopped_by": [{"status": stop.status, "message": stop.message} for stop in facts.stops],
         "failure": facts.failure,
     }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from mixpanel_http.crash_points import crash_point
 from transforms.storage import FileSystem, Storage, path_of, scheme_of, storage_errors
 
 _READERS: Final = 16
@@ -68,7 +69,48 @@ class StateFolder:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            crash_point("mid write")
             os.replace(temporary, path)
+            _sync_folder(os.path.dirname(path))
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a file unless there is one, and returns whether it did.
+
+        Of two at once exactly one succeeds, except on an object store that knows no conditional write.
+
+        Raises:
+            StateUnusable: if it cannot be written.
+        """
+        with self._explained(name, "written"):
+            try:
+                if self.is_local:
+                    _create(self.path(name), content)
+                else:
+                    self._filesystem().pipe_file(self.path(name), content, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if there is one.
+
+        Raises:
+            StateUnusable: if it cannot be removed.
+        """
+        with self._explained(name, "removed"), contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                os.unlink(self.path(name))
+            else:
+                self._filesystem().rm_file(self.path(name))
+
+    def sync(self, name: str) -> None:
+        """Makes what was appended to a local file survive a power failure.
+
+        Raises:
+            StateUnusable: if it cannot.
+        """
+        with self._explained(name, "written"), open(self.path(name), "rb+") as file:
+            os.fsync(file.fileno())
 
     def append(self, name: str, content: bytes) -> int:
         """Appends to a local file and returns its size then; survives a kill of this process.
@@ -85,8 +127,8 @@ class StateFolder:
                     raise OSError(f"only {written} of {len(content)} bytes written")
                 return file.tell()
 
-    def read(self, name: str) -> bytes:
-        """Returns a file's content.
+    def read(self, name: str, start: int = 0) -> bytes:
+        """Returns a file's content, or what of it stands from `start` on.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -95,8 +137,9 @@ class StateFolder:
         with self._explained(name, "read"):
             if self.is_local:
                 with open(self.path(name), "rb") as file:
+                    file.seek(start)
                     return file.read()
-            return self._filesystem().cat_file(self.path(name))
+            return self._filesystem().cat_file(self.path(name))[start:]
 
     def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
         """Yields (name, content) of several files, read side by side."""
@@ -171,6 +214,27 @@ class _Hashable:
 @lru_cache(maxsize=8)
 def _open(scheme: str, uri: str, storage: _Hashable) -> FileSystem:
     return storage.storage.open(uri)
+
+
+def _create(path: str, content: bytes) -> None:
+    """Creates a file that has its content from the first moment on."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb", opener=_private) as file:
+            file.write(content)
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
+def _sync_folder(path: str) -> None:
+    """Makes a new name in a folder survive a power failure."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _private(path: str, flags: int) -> int:

@@ -52,11 +52,22 @@ def shown(path: str) -> str:
     return path.removeprefix(here)
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> counted(1, "segment"), counted(1200, "file")
+    ('1 segment', '1,200 files')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     code = ExitCode(report["exit_code"])
     headline = _HEADLINES.get(code, code.name)
     if code == ExitCode.DONE and not report["books"]["read"]:
         headline = "Done, but there is not a single record in the input."
+    if report["resumed"] and not report["rate"]["seconds"] and report["state"] == "done":
+        headline = f"{headline} Nothing was left to do."
     if report["state"] == "dry_run" and code in (ExitCode.DONE, ExitCode.DEAD_LETTERS):
         headline = "Dry run: everything was read and validated, nothing was sent."
     yield f"Run {report['run_id']}: {headline}"
@@ -125,7 +136,10 @@ def _rows(report: Mapping[str, Any]) -> Iterator[str]:
 def _files(report: Mapping[str, Any]) -> Iterator[str]:
     files = report["files"]
     yield ""
-    yield f"Files          {files['done']:>12,} of {files['total']:,} done"
+    what = "read" if report["state"] == "dry_run" else "done"
+    yield f"Files          {files[what]:>12,} of {files['total']:,} {what}"
+    if files["new"]:
+        yield f"  {files['new']:,} more match by now; --resume with --allow-new takes them in"
     for damage in files["damaged"][:_MOST]:
         offset = f" at byte {damage['offset']:,}" if damage["offset"] is not None else ""
         yield f"  {damage['problem']}: {damage['uri']}{offset}"
@@ -141,7 +155,10 @@ def _requests(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"Requests       {requests['total']:>12,} ({statuses}), {requests['retries']:,} of them retries"
     on_wire, json = _bytes(requests["bytes_sent"]), _bytes(requests["bytes_raw"])
     yield f"Sent           {on_wire:>12} on the wire, {json} of JSON"
-    yield f"Speed          {report['rate']['events_per_second']:>12,.0f} events/s"
+    rate = report["rate"]
+    if rate["seconds"]:
+        speed, seconds = rate["events_per_second"], rate["seconds"]
+        yield f"Speed          {speed:>12,.0f} events/s, over {seconds:,.1f} s of sending"
 
 
 def _bytes(count: int) -> str:

@@ -10,13 +10,11 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 from apache_beam.utils.windowed_value import WindowedValue
 
+from mixpanel_http.crash_points import crash_point
 from mixpanel_http.delivery import Stop
+from transforms import activity, drain
 from transforms.elements import BlockOutcome
 from transforms.tally import Counts
-
-
-class RunStopped(RuntimeError):
-    """The run must not go on. The reason is in the ledger; what was done before is, too."""
 
 
 class AttemptWriter(Protocol):
@@ -59,7 +57,8 @@ class OutcomeLedger(Protocol):
 class CommitOutcomes(beam.PTransform[PCollection[BlockOutcome], PCollection[Counts]]):
     """Commits what became of each block: dead letters first, then progress, then the segment's completion.
 
-    Any number of attempts at a segment leave one committed outcome. Yields each segment's counts.
+    Any number of attempts at a segment leave one committed outcome. Yields each segment's counts. Where the
+    run must not go on, the reason is noted and the work is drained: what is under way is still committed.
 
     Attributes:
         ledger: where to.
@@ -82,6 +81,7 @@ class _CommitFn(beam.DoFn):
     ledger: OutcomeLedger
     _attempts: dict[tuple[str, str], AttemptWriter] = field(default_factory=dict, init=False)
     _counts: Counts = field(default_factory=Counts, init=False)
+    _stopped: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -94,16 +94,18 @@ class _CommitFn(beam.DoFn):
         attempt = self._attempts.get(key)
         if attempt is None:
             attempt = self._attempts[key] = self.ledger.open_attempt(*key)
+        crash_point("before record")
         attempt.record(outcome)
+        activity.here.settled(outcome.tally)
         self._counts.add(outcome.tally.total)
         if attempt.is_complete():
             del self._attempts[key]
             yield attempt.commit()
-        if outcome.stop is not None:
-            self._end_run(outcome.stop)
-        reason = self.ledger.too_many_errors(self._counts)
-        if reason is not None:
-            self._end_run(Stop(0, reason, limit=True))
+        stop = outcome.stop or self._limit_stop()
+        if stop is not None and not self._stopped:
+            self._stopped = True
+            self.ledger.write_stop(stop)
+            drain.request()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Flushes what is left; a segment whose last block has not come is not complete."""
@@ -112,8 +114,6 @@ class _CommitFn(beam.DoFn):
         self._attempts = {}
         yield from ()
 
-    def _end_run(self, stop: Stop) -> None:
-        for attempt in self._attempts.values():
-            attempt.flush()
-        self.ledger.write_stop(stop)
-        raise RunStopped(stop.message)
+    def _limit_stop(self) -> Stop | None:
+        reason = self.ledger.too_many_errors(self._counts)
+        return Stop(0, reason, limit=True) if reason is not None else None

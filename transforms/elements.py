@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,13 +107,15 @@ class Block:
     Attributes:
         segment: id of the segment.
         attempt: id of this attempt at the segment.
-        ordinal: position in the segment, from 0; the same in every attempt.
+        ordinal: position in the segment, from 0; the same in every attempt, unless provisional.
         raw: the lines' bytes.
         spans: which files the lines come from, in order.
         notes: parts whose reading ended in or before this block.
         torn: indices of lines that damage cut short.
         oversize: set if the block is one line that was too long to hold.
         end: True for the segment's last block; it may be empty.
+        provisional: True if a file could not be read, in or before this block, that may be readable next
+            time: then another block has this ordinal.
     """
 
     segment: str
@@ -123,6 +127,7 @@ class Block:
     torn: tuple[int, ...] = ()
     oversize: OversizeLine | None = None
     end: bool = False
+    provisional: bool = False
 
     @property
     def lines(self) -> int:
@@ -179,6 +184,7 @@ class BlockOutcome:
         end: True for the segment's last block.
         stop: why the run must not go on, or None.
         undelivered: one JSON object an undelivered record, as the dead letters have them, to replay it.
+        provisional: as of the block.
     """
 
     segment: str
@@ -191,3 +197,21 @@ class BlockOutcome:
     end: bool = False
     stop: Stop | None = None
     undelivered: Sequence[bytes] = ()
+    provisional: bool = False
+
+
+def new_attempt_id() -> str:
+    """Returns an id that begins with the time, so that names sort by it, and is like no other.
+
+    >>> attempt_began_at(new_attempt_id()) <= time.time()
+    True
+    """
+    return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
+
+
+def attempt_began_at(attempt: str) -> float:
+    """Returns when an id was made, in seconds since the epoch; 0 if it does not say."""
+    try:
+        return int(attempt[:12], 16) / 1000 if len(attempt) == 32 else 0.0
+    except ValueError:
+        return 0.0

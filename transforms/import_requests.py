@@ -19,6 +19,7 @@ from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.delivery import Deliverer, Receipt, RetryPolicy
 from mixpanel_http.rate import Lane
 from mixpanel_http.verdicts import Rejection
+from transforms import drain
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import Block, BlockOutcome, EncodedBlock, EncodedRequest
 from transforms.tally import Tally
@@ -92,6 +93,7 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
         block.end,
         stop,
         list(_letters(block, undelivered)),
+        block.provisional,
     )
 
 
@@ -239,6 +241,7 @@ class _ImportFn(beam.DoFn):
     _client: ImportClient | None = field(default=None, init=False)
     _deliverer: Deliverer | None = field(default=None, init=False)
     _pool: ThreadPoolExecutor | None = field(default=None, init=False)
+    _sender: drain.Sender | None = field(default=None, init=False)
     _throttling: ThrottlingSignaler | None = field(default=None, init=False)
     _unsignalled_s: float = field(default=0.0, init=False)
 
@@ -253,6 +256,8 @@ class _ImportFn(beam.DoFn):
         self._client = ImportClient(self.destination, self.limits.in_flight)
         lane = Lane(self.limits.events_per_second, self.limits.bytes_per_minute, self.limits.lanes)
         self._deliverer = Deliverer(self._client, lane, self.limits.retry)
+        self._sender = drain.Sender(self._deliverer.drain, lambda: list(self._pending))
+        drain.attach(self._sender)
 
     def start_bundle(self) -> None:
         self._pending = set()
@@ -269,6 +274,8 @@ class _ImportFn(beam.DoFn):
                 yield WindowedValue(outcome, MIN_TIMESTAMP, (GlobalWindow(),))
 
     def teardown(self) -> None:
+        if self._sender is not None:
+            drain.detach(self._sender)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,7 +9,8 @@ from typing import Any, Protocol
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from transforms.elements import Block, Segment
+from transforms import activity, drain
+from transforms.elements import Block, Segment, new_attempt_id
 from transforms.letters_again import open_letters
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage, scheme_of
@@ -27,6 +27,10 @@ class Progress(Protocol):
         """Returns the number of the line at an offset of a file, where it is known."""
         ...
 
+    def is_stopped(self) -> bool:
+        """Returns whether the run must not go on, by what any of its workers found."""
+        ...
+
 
 @dataclass
 class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
@@ -34,6 +38,7 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
 
     Every line of a segment is in exactly one block, and an attempt at a segment always cuts the same blocks.
     A file that cannot be read, or not to its end, is noted in the segment's last block and stops nothing.
+    Where the run is drained, reading ends between two blocks; a segment without its last block is incomplete.
 
     Attributes:
         storage: how the sources are reached.
@@ -78,9 +83,14 @@ class _ReadFn(beam.DoFn):
 
     def process(self, segment: Segment) -> Iterator[Block]:
         assert self._reader is not None
+        if drain.is_requested() or self.progress.is_stopped():
+            return
         done = self.progress.settled_blocks(segment.id)
-        blocks = self._reader.blocks(segment, uuid.uuid4().hex, done)
-        yield from map(open_letters, blocks) if self.letters else blocks
+        for block in self._reader.blocks(segment, new_attempt_id(), done):
+            if drain.is_requested():
+                return
+            activity.here.moved()
+            yield open_letters(block) if self.letters else block
 
     def _filesystem(self, uri: str) -> FileSystem:
         scheme = scheme_of(uri)

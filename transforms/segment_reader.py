@@ -84,6 +84,7 @@ class _Stream:
         self._ended: list[FileNote] = []
         self._length = 0
         self._torn: set[int] = set()  # stream offsets behind lines that damage cut short
+        self._unread_from: int | None = None  # where the first bytes are missing that may be readable later
 
     def chunks(self) -> Iterator[bytes]:
         """Yields the bytes of all parts; each part's last line ends with a newline."""
@@ -112,12 +113,15 @@ class _Stream:
                     None,
                     f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"[:300],
                 )
+            note = FileNote(index, part.uri, 0, *(problem or ()))
+            if note.may_heal and self._unread_from is None:
+                self._unread_from = self._length
             if last != _NEWLINE:
                 self._length += 1
                 if problem:
                     self._torn.add(self._length)
                 yield b"\n"
-            self._ended.append(FileNote(index, part.uri, 0, *(problem or ())))
+            self._ended.append(note)
 
     def block(self, piece: bytes | GiantLine, position: int, attempt: str, ordinal: int) -> tuple[Block, int]:
         """Returns the block for the stream's bytes from `position` on, and the position behind it."""
@@ -125,12 +129,22 @@ class _Stream:
             end = position + piece.stream_bytes
             spans = self._spans(b"\n", position, end)
             oversize = OversizeLine(piece.length, piece.sha256)
-            return Block(self._segment.id, attempt, ordinal, piece.head, spans, oversize=oversize), end
+            head, provisional = piece.head, self._is_provisional(end)
+            block = Block(
+                self._segment.id, attempt, ordinal, head, spans, oversize=oversize, provisional=provisional
+            )
+            return block, end
         end = position + len(piece)
         spans = self._spans(piece, position, end)
         cut = sorted(t - position for t in self._torn if position < t <= end)
         torn = tuple(piece.count(b"\n", 0, behind) - 1 for behind in cut)
-        return Block(self._segment.id, attempt, ordinal, piece, spans, torn=torn), end
+        provisional = self._is_provisional(end)
+        block = Block(self._segment.id, attempt, ordinal, piece, spans, torn=torn, provisional=provisional)
+        return block, end
+
+    def _is_provisional(self, end: int) -> bool:
+        """Returns whether a block that ends there would be another one if everything had been readable."""
+        return self._unread_from is not None and end >= self._unread_from
 
     def take_notes(self) -> Iterator[FileNote]:
         """Yields how reading ended, for each part, with its number of lines."""

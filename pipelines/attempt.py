@@ -1,0 +1,198 @@
+"""Writes one attempt at a segment into the ledger: dead letters first, then progress, then the completion."""
+
+from __future__ import annotations
+
+import gzip
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from mixpanel_http.crash_points import crash_point
+from mixpanel_http.insert_ids import IdSample
+from pipelines.ledger_lines import (
+    BlockRecord,
+    DeadFile,
+    ProgressLine,
+    done_values,
+    has_stamped,
+    progress_values,
+    seal,
+    seed,
+    summarise,
+)
+from pipelines.state import StateFolder
+from transforms.elements import BlockOutcome, attempt_began_at
+from transforms.tally import Counts
+
+FOLDER: Final = "ledger"
+DEAD_LETTERS: Final = "dead_letters"
+UNDELIVERED: Final = "undelivered"
+FLUSH_SECONDS: Final = 30.0  # on object stores, where every flush writes the attempt's progress again
+FLUSH_LETTER_BYTES: Final = 8 << 20  # letters are not held back for long where all is bad
+SEGMENT_SAMPLE: Final = 4096
+_ID_DIGITS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What earlier attempts at a segment settled: their blocks, by ordinal, and the letters of these."""
+
+    blocks: Mapping[int, BlockRecord] = field(default_factory=dict)
+    dead: tuple[DeadFile, ...] = ()
+
+
+class Attempt:
+    """Writes one attempt at a segment. Used by one thread."""
+
+    def __init__(
+        self,
+        folder: StateFolder,
+        run: str,
+        segment: str,
+        attempt: str,
+        inherited: Inherited | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Starts with what earlier attempts settled; writes nothing yet."""
+        self._folder = folder
+        self._run = run
+        self._segment = segment
+        self._name = f"{segment}.{attempt}"
+        self._inherited = inherited or Inherited()
+        self._blocks: dict[int, BlockRecord] = dict(self._inherited.blocks)
+        self._unwritten: list[BlockRecord] = []
+        self._lines: list[bytes] = []
+        self._seal = seed(run, f"{self._name}.prog")
+        self._letters = _LetterFile(folder, f"{DEAD_LETTERS}/{self._name}")
+        self._last_ordinal: int | None = None
+        self._sample = IdSample(SEGMENT_SAMPLE)
+        self._clock = clock
+        self._now = now
+        self._began_at = attempt_began_at(attempt)
+        self._flushed_at = clock()
+
+    def record(self, outcome: BlockOutcome) -> None:
+        """Takes a block's outcome; durable at once on a local disk, within half a minute elsewhere."""
+        record = BlockRecord(outcome.ordinal, outcome.tally, outcome.notes, outcome.end, outcome.provisional)
+        if record.settled:
+            self._letters.add(outcome.dead_letters)
+        else:
+            # It will be sent again, and that attempt writes its letters a second time: these stay apart.
+            record.open_letters = self._write_apart(
+                DEAD_LETTERS, f"{outcome.ordinal}.open", outcome.dead_letters
+            )
+            record.undelivered = self._write_apart(UNDELIVERED, f"{outcome.ordinal}", outcome.undelivered)
+        self._blocks[outcome.ordinal] = record
+        self._unwritten.append(record)
+        self._sample.add([i[:_ID_DIGITS] for i in outcome.stamped_ids])
+        if outcome.end:
+            self._last_ordinal = outcome.ordinal
+        if self._folder.is_local or self._is_due():
+            self.flush()
+
+    def is_complete(self) -> bool:
+        """Returns whether every block of the segment has come."""
+        return self._last_ordinal is not None and len(self._blocks) == self._last_ordinal + 1
+
+    def flush(self) -> None:
+        """Makes everything durable that has come: first dead letters, then the progress that covers them."""
+        if not self._unwritten:
+            return
+        crash_point("before dead letters")
+        dead = self._letters.write()
+        crash_point("between dead letters and progress")
+        line, self._seal = seal(
+            progress_values(ProgressLine(tuple(self._unwritten), self._now(), dead)), self._seal
+        )
+        name = f"{FOLDER}/{self._name}.prog"
+        if self._folder.is_local:
+            self._folder.append(name, line)
+        else:
+            self._lines.append(line)
+            self._folder.write(name, b"".join(self._lines))
+        self._unwritten = []
+        self._flushed_at = self._clock()
+        crash_point("after progress")
+
+    def commit(self) -> Counts:
+        """Makes everything durable and then, if nothing has to be sent again, the segment's completion."""
+        settled = all(record.settled for record in self._blocks.values())
+        if not settled or self._folder.is_local:
+            self.flush()
+        self._letters.write()  # on an object store the completion alone covers what no progress did
+        record = summarise(
+            self._segment, self._blocks.values(), (*self._inherited.dead, *self._letters.written)
+        )
+        if settled:
+            self._letters.sync()
+            record.done = True
+            record.sample_level, record.sample = self._sample.level, self._sample.counts
+            record.sample_whole = not any(has_stamped(b.tally) for b in self._inherited.blocks.values())
+            record.began_at, record.ended_at = self._began_at, self._now()
+            name = f"{self._name}.done"
+            crash_point("before done")
+            self._folder.write(f"{FOLDER}/{name}", seal(done_values(record), seed(self._run, name))[0])
+            crash_point("after done")
+        return record.tally.total
+
+    def _write_apart(self, folder: str, name: str, letters: Sequence[bytes]) -> DeadFile | None:
+        """Makes a block's letters durable in a file of their own: the next attempt may do without them."""
+        if not letters:
+            return None
+        path = f"{folder}/{self._name}.{name}.jsonl.gz"
+        content = _packed(letters)
+        crash_point("before open letters")
+        self._folder.write(path, content)
+        crash_point("after open letters")
+        return DeadFile(path, len(content), len(letters), zlib.crc32(content))
+
+    def _is_due(self) -> bool:
+        return self._letters.held >= FLUSH_LETTER_BYTES or self._clock() - self._flushed_at >= FLUSH_SECONDS
+
+
+class _LetterFile:
+    """The dead letters of one attempt: one file on a local disk, numbered files on an object store."""
+
+    def __init__(self, folder: StateFolder, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._letters: list[bytes] = []
+        self.held = 0
+        self.written: list[DeadFile] = []
+
+    def add(self, letters: Iterable[bytes]) -> None:
+        for letter in letters:
+            self._letters.append(letter)
+            self.held += len(letter)
+
+    def write(self) -> DeadFile | None:
+        """Makes the letters durable that have come since the last call."""
+        if not self._letters:
+            return None
+        content, count = _packed(self._letters), len(self._letters)
+        self._letters, self.held = [], 0
+        if self._folder.is_local:
+            before = self.written[-1] if self.written else DeadFile("", 0, 0)
+            name = f"{self._name}.jsonl.gz"
+            size = self._folder.append(name, content)
+            file = DeadFile(name, size, before.records + count, zlib.crc32(content, before.crc32))
+            self.written = [file]
+        else:
+            name = f"{self._name}.{len(self.written)}.jsonl.gz"
+            self._folder.write(name, content)
+            file = DeadFile(name, len(content), count, zlib.crc32(content))
+            self.written.append(file)
+        return file
+
+    def sync(self) -> None:
+        """Makes what was appended survive a power failure, before a completion names it."""
+        if self._folder.is_local and self.written:
+            self._folder.sync(self.written[-1].name)
+
+
+def _packed(letters: Iterable[bytes]) -> bytes:
+    return gzip.compress(b"".join(letter + b"\n" for letter in letters), 6, mtime=0)

@@ -1,0 +1,101 @@
+"""The beat of a run: renews its lease, writes down what it is doing, and notices if it is stuck."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from pipelines.lease import Lease
+from pipelines.state import StateFolder, StateUnusable
+from transforms import activity, drain
+
+NOW: Final = "now.json"
+LOCAL_SECONDS: Final = 10.0
+REMOTE_SECONDS: Final = 30.0  # an object store bills each write
+# A request has 120 s at most, and what waits on purpose says so: after this, nothing will happen any more.
+STUCK_SECONDS: Final = 600.0
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """What beats while a run is worked on.
+
+    Attributes:
+        folder: the run's folder.
+        lease: what is renewed, or None.
+        on_stuck: called, from the heart's own thread, when there is no progress and nothing waits.
+        stuck_s: after so many seconds.
+        problem: why the run must not go on, once the heart has found that out.
+    """
+
+    folder: StateFolder
+    lease: Lease | None
+    on_stuck: Callable[[str], None]
+    stuck_s: float = STUCK_SECONDS
+    problem: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How often it beats."""
+        return LOCAL_SECONDS if self.folder.is_local else REMOTE_SECONDS
+
+    def beat(self) -> None:
+        """Does what is to be done now and then. A state folder in trouble is for its writers to tell."""
+        doing = activity.here.now()
+        if doing.quiet_s > self.stuck_s:
+            self.on_stuck(f"no progress for {doing.quiet_s:,.0f} seconds, while nothing waits")
+        try:
+            if self.lease is not None and not self.lease.renew():
+                self.problem = "another process has taken this run up"
+                drain.request()
+                return
+            self.folder.write(NOW, orjson.dumps(now_values(doing)))
+        except StateUnusable as error:
+            _log.warning("%s", error)
+
+
+@contextmanager
+def beating(heart: Heartbeat) -> Iterator[None]:
+    """Beats for as long as the body runs, and once at its end."""
+    ended = threading.Event()
+
+    def live() -> None:
+        while not ended.wait(heart.seconds):
+            heart.beat()
+
+    heart.beat()
+    thread = threading.Thread(target=live, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        heart.beat()
+
+
+def now_values(doing: activity.Doing) -> dict[str, Any]:
+    """Returns what a process is doing as JSON values."""
+    return {
+        "at": time.time(),
+        "doing": "draining" if drain.is_requested() else doing.what,
+        "events_per_second": round(doing.events_per_second, 1),
+        "requests": doing.requests,
+        "refused_for_speed": doing.refused,
+        "counts": doing.counts.to_json(),
+    }
+
+
+def dump_stacks() -> None:
+    """Writes where every thread is to stderr: functions and lines, no values."""
+    faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)

@@ -1,0 +1,148 @@
+"""What a resume checks before it goes on: that settings, destination and files are those of the run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from mixpanel_http.insert_ids import RECIPE
+from pipelines.config import RUN_ID, Config
+from pipelines.ledger import SegmentRecord
+from pipelines.manifest import Manifest, add_to_manifest
+from pipelines.plan import NothingMatched, SourceFile, SourcePattern, list_files, plan_segments
+from pipelines.state import StateFolder
+from transforms.elements import Segment
+from transforms.storage import Storage, path_of, scheme_of
+
+MOST_NAMED: Final = 20
+
+
+class RunMismatch(ValueError):
+    """A run cannot be started or resumed as asked; the message says what differs and what to do."""
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Returns what decides which files, blocks and ids a run has and where they go, by its path."""
+    return {
+        "source.uri": [absolute(uri) for uri in config.source.uris],
+        "source.dates": [str(config.source.dates.from_), str(config.source.dates.to)]
+        if config.source.dates
+        else None,
+        "source.format": config.source.format,
+        "records.kind": config.records.kind,
+        "records.insert_id": config.records.insert_id.model_dump(),
+        "records.insert_id recipe": RECIPE,
+        "records.default_ip": config.records.default_ip,
+        "destination.identity": config.destination.identity,
+        "destination": _destination(config),
+        "limits.records_per_request": config.limits.records_per_request,
+        "limits.bytes_per_request": config.limits.bytes_per_request,
+    }
+
+
+def pattern_of(config: Config) -> SourcePattern:
+    """Returns what a configuration's source matches; local paths no longer depend on the current folder."""
+    dates = config.source.dates
+    return SourcePattern(
+        tuple(absolute(uri) for uri in config.source.uris),
+        dates.from_ if dates else None,
+        dates.to if dates else None,
+        config.source.order,
+    )
+
+
+def absolute(uri: str) -> str:
+    """Returns a URI that means the same from any folder."""
+    return uri if scheme_of(uri) != "file" else path_of(uri)
+
+
+def check_run_id(run_id: str) -> None:
+    """Refuses what is no run's name, and might be a path.
+
+    Raises:
+        RunMismatch: if it is none.
+    """
+    if not RUN_ID(run_id):
+        raise RunMismatch(f"{run_id!r} is not the id of a run: letters, digits, dots, underscores, hyphens")
+
+
+def check_settings(manifest: Manifest, config: Config) -> None:
+    """Refuses to go on with settings that would make other ids or blocks, or send elsewhere.
+
+    Raises:
+        RunMismatch: with a line for each difference.
+    """
+    now = settings_of(config)
+    differing = [name for name, value in manifest.settings.items() if now.get(name) != value]
+    if differing:
+        raise RunMismatch(
+            "\n".join(
+                f"{name}: the run has {manifest.settings[name]!r}, the configuration {now.get(name)!r}; "
+                "put it back, or start a new run"
+                for name in differing
+            )
+        )
+
+
+def check_files(manifest: Manifest, ledger: Mapping[str, SegmentRecord], files: Sequence[SourceFile]) -> None:
+    """Refuses to go on where a file that is not done yet is another one now.
+
+    Raises:
+        RunMismatch: with a line for each such file.
+    """
+    now = {file.uri: file for file in files}
+    left = [s for s in manifest.segments if s.id not in ledger or not ledger[s.id].done]
+    problems = []
+    for uri, part in {part.uri: part for segment in left for part in segment.parts}.items():
+        file = now.get(uri)
+        if file is not None and (file.size, file.version) != (part.size, part.version):
+            problems.append(f"{uri}: has changed since the run was planned; start a new run for it")
+    if problems:
+        more = [f"and {len(problems) - MOST_NAMED:,} more files"] if len(problems) > MOST_NAMED else []
+        raise RunMismatch("\n".join([*problems[:MOST_NAMED], *more]))
+
+
+def listed_now(config: Config) -> list[SourceFile]:
+    """Returns the files that match now; none is no reason not to go on.
+
+    Raises:
+        SourceUnreadable: if the source cannot be listed.
+    """
+    try:
+        return list_files(pattern_of(config), Storage(config.source.storage_options))
+    except NothingMatched:
+        return []
+
+
+def take_new_files(
+    config: Config, folder: StateFolder, manifest: Manifest, files: Sequence[SourceFile]
+) -> Manifest:
+    """Adds files to a run that were not there when it was planned, and returns its manifest then."""
+    known = {part.uri for segment in manifest.segments for part in segment.parts}
+    new = [file for file in files if file.uri not in known]
+    if not new:
+        return manifest
+    first = 1 + max((int(segment.id) for segment in manifest.segments), default=-1)
+    segments = tuple(
+        Segment(f"{first + int(segment.id):07d}", segment.parts)
+        for segment in plan_segments(new, Storage(config.source.storage_options))
+    )
+    added = dataclasses.replace(
+        manifest, files=len(new), bytes=sum(file.size for file in new), segments=segments
+    )
+    return add_to_manifest(folder, manifest, added)
+
+
+def _destination(config: Config) -> list[str]:
+    """Returns what tells one project from another, without any secret.
+
+    A token is told by its reference, unless the project's id is given: a digest of it could be tried out.
+    """
+    to = config.destination
+    if to.emulator or to.credentials is None:
+        return ["emulator"]
+    where = to.to_destination().base_url
+    if to.credentials.project_id:
+        return [where, f"project {to.credentials.project_id}"]
+    return [where, f"project_token {to.credentials.project_token}"]

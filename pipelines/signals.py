@@ -1,0 +1,95 @@
+"""SIGINT and SIGTERM: the first drains the run, the second ends the process at once.
+
+Signals arrive as bytes in a socket, and a thread of its own reads them. So they take effect however busy or
+stuck the main thread is, and no exception has to find its way through the runner.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from transforms import drain
+
+DRAIN_SECONDS: Final = 25.0  # for what is under way; then the rest is left to a resume
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(slots=True)
+class Signals:
+    """What signals have come, and what is to be done when patience with the first one ends.
+
+    Attributes:
+        first: the first signal's number, or None.
+        give_up: called with the first signal's number when the drain takes too long; then the process ends.
+    """
+
+    give_up: Callable[[int], None]
+    first: int | None = None
+    _calm: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def handled(give_up: Callable[[int], None], patience_s: float = DRAIN_SECONDS) -> Iterator[Signals]:
+    """Handles signals for as long as the body runs; outside the main thread it leaves them alone.
+
+    Args:
+        give_up: writes down what can be written down before the process ends.
+        patience_s: how long a drain may take.
+    """
+    signals = Signals(give_up)
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = {number: signal.signal(number, _ignored) for number in _SIGNALS}
+    wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=_serve, args=(reader, signals, patience_s), name="signals", daemon=True)
+    thread.start()
+    try:
+        yield signals
+    finally:
+        signals._calm.set()
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        writer.close()
+        thread.join()
+        reader.close()
+
+
+def exit_code_of(number: int) -> int:
+    """Returns the exit code by which a shell tells that a signal ended a process."""
+    return 128 + number
+
+
+def _ignored(_number: int, _frame: object) -> None:
+    """Keeps the default from ending the process; the byte in the socket does the work."""
+
+
+def _serve(reader: socket.socket, signals: Signals, patience_s: float) -> None:
+    while received := reader.recv(1):
+        number = received[0]
+        if number not in _SIGNALS:
+            continue
+        if signals.first is not None:
+            os._exit(exit_code_of(number))
+        signals.first = number
+        drain.request()
+        threading.Thread(target=_lose_patience, args=(signals, patience_s), daemon=True).start()
+
+
+def _lose_patience(signals: Signals, patience_s: float) -> None:
+    if signals._calm.wait(patience_s) or signals.first is None:
+        return
+    try:
+        signals.give_up(signals.first)
+    finally:
+        os._exit(exit_code_of(signals.first))

@@ -103,6 +103,7 @@ class _Course:
     by_label: Counter[str] = field(default_factory=Counter)
     resets: int = 0
     asks: bool = False
+    last: Answer | None = None
 
 
 @dataclass(slots=True)
@@ -175,7 +176,7 @@ class PatientSender:
 
     def _send_once(self, request: Outgoing, receipt: Receipt, course: _Course) -> Answer | None:
         if not self._may_send(request, receipt, course):
-            return None
+            return course.last
         if course.started is None:
             course.started = self._clock()
         else:
@@ -191,7 +192,8 @@ class PatientSender:
         if answer.kind is not AnswerClass.OK:
             receipt.last_problem = f"{answer.label}: {answer.message}"
         self._learn(answer, course)
-        return self._suspected_size(answer, request, course)
+        course.last = self._suspected_size(answer, request, course)
+        return course.last
 
     def _may_send(self, request: Outgoing, receipt: Receipt, course: _Course) -> bool:
         """Waits for the end of an outage and for the lane; returns whether the run still goes on then."""

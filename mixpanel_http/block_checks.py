@@ -7,11 +7,13 @@ names is `event_rules.check_event`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeGuard
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mixpanel_http import limits
@@ -19,6 +21,7 @@ from mixpanel_http.event_rules import check_container, is_time_in_range, is_vali
 from mixpanel_http.verdicts import RecordRefused
 
 MaybeText: TypeAlias = str | msgspec.UnsetType
+Offsets: TypeAlias = npt.NDArray[np.int64]
 
 # 250 keys of `"":0,` are 1,250 bytes, 250 elements of `0,` are 500: a shorter line cannot break those limits.
 # 250 and not 255, because stamping adds up to two properties.
@@ -33,6 +36,9 @@ _LONG_DISALLOWED: Final = next(i for i in limits.DISALLOWED_IDS if len(i) > _LON
 _ID_CHARACTERS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-"
 _NEWLINE: Final = ord("\n")
 _OPENS_OBJECT: Final = ord("{")
+_CLOSES_OBJECT: Final = ord("}")
+_OPENINGS: Final = (b'"properties":{', b'"properties": {')
+_ZERO: Final = np.zeros(1, np.int64)
 _CASE_BIT: Final = 0x20
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -112,40 +118,97 @@ def _are_plain_ids(ids: Sequence[str]) -> bool:
     )
 
 
-def nested_lines(body: bytes) -> tuple[set[int], set[int]]:
-    """Returns the lines with more or less than two opening brackets, and those that may break a limit.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the lines of a piece of NDJSON and the brackets in them are, found without decoding anything.
 
-    An event has two opening brackets, its own and its properties'; with just two it nests nothing, and none
-    stands in a string. The limits are those on keys, elements, nesting and length.
+    Attributes:
+        piece: the bytes, without a final newline.
+        starts: offset of each line.
+        ends: offset behind each line, before its newline.
+        brackets: offsets of all `{` and `[`, also those in strings.
+        behind: how many of them stand before each line's end.
+        counts: how many of them each line has.
+    """
+
+    piece: bytes
+    starts: Offsets
+    ends: Offsets
+    brackets: Offsets
+    behind: Offsets
+    counts: Offsets
+
+    def line(self, index: int) -> bytes:
+        """Returns one line."""
+        return self.piece[self.starts[index] : self.ends[index]]
+
+    def crowded(self) -> Iterator[int]:
+        """Yields the lines that, if they are events, break a limit on keys, elements, nesting or length."""
+        sizes = self.ends - self.starts
+        maybe = (self.counts > _FEW_CONTAINERS) | (sizes >= _SHORT_FOR_KEYS)
+        maybe |= (self.counts > 2) & (sizes >= _SHORT_FOR_ARRAYS)
+        for index in np.flatnonzero(maybe).tolist():
+            if _is_crowded(self.line(index), int(self.counts[index])):
+                yield index
+
+    def openings(self, lines: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Returns the offsets behind the `{` of some events' properties, and where that is not plain.
+
+        The second bracket of an event is that brace if `"properties":` stands before it. With two brackets in
+        all there can be no other such key, however spelled, as each would hold an object. With more, no
+        backslash may make the key part of a string, and no second key of that name may come later.
+        """
+        chosen = np.asarray(lines)
+        opening = self.brackets[self.behind[chosen] - self.counts[chosen] + 1] + 1
+        plain = self._follows(opening, _OPENINGS[0])
+        if not plain.all():
+            plain |= self._follows(opening, _OPENINGS[1])
+        for i in np.flatnonzero(plain & (self.counts[chosen] > 2)).tolist():
+            plain[i] = _has_one_key(self.line(lines[i]), int(opening[i] - self.starts[lines[i]]))
+        return opening.tolist(), chosen[~plain].tolist()
+
+    def _follows(self, offsets: Offsets, text: bytes) -> npt.NDArray[np.bool_]:
+        """Returns whether a text ends at each of some offsets, of which none is smaller than the text."""
+        size = len(text)
+        every: npt.NDArray[np.bytes_] = np.ndarray(
+            (len(self.piece) - size + 1,), f"S{size}", self.piece, strides=(1,)
+        )
+        found: npt.NDArray[np.bool_] = every[np.maximum(offsets - size, 0)] == text
+        return found
+
+
+def layout_of(piece: bytes) -> Layout | None:
+    """Returns where a piece's lines and brackets are, or None where a line does not go from `{` to `}`.
 
     Args:
-        body: NDJSON without a final newline.
+        piece: NDJSON without a final newline.
     """
-    data = np.frombuffer(body, np.uint8)
+    data = np.frombuffer(piece, np.uint8)
     newlines = np.flatnonzero(data == _NEWLINE)
+    if piece[:1] != b"{" or piece[-1:] != b"}":
+        return None
+    if not ((data[newlines - 1] == _CLOSES_OBJECT).all() and (data[newlines + 1] == _OPENS_OBJECT).all()):
+        return None
     brackets = np.flatnonzero((data | _CASE_BIT) == _OPENS_OBJECT)  # the bit turns [ into {
-    counts = np.bincount(np.searchsorted(newlines, brackets), minlength=len(newlines) + 1)
-    sizes = np.diff(newlines, prepend=-1, append=len(body))
-    nests = counts != 2
-    crowded = (counts > _FEW_CONTAINERS) | (sizes >= _SHORT_FOR_KEYS) | (nests & (sizes >= _SHORT_FOR_ARRAYS))
-    return set(np.flatnonzero(nests).tolist()), set(np.flatnonzero(crowded).tolist())
+    starts = np.concatenate((_ZERO, newlines + 1))
+    ends = np.append(newlines, len(piece))
+    behind = np.searchsorted(brackets, ends)
+    return Layout(piece, starts, ends, brackets, behind, np.diff(behind, prepend=0))
 
 
-def crowded_lines(lines: Sequence[bytes], among: Iterable[int]) -> set[int]:
-    """Returns which of some events have too many keys or elements, nest too deep, or may be too long."""
-    return {i for i in among if _is_crowded(lines[i])}
+def _has_one_key(line: bytes, opening: int) -> bool:
+    """Returns whether the `"properties":{` that ends at `opening` is certainly the only key of its name."""
+    return line.find(b"\\", 0, opening) < 0 and line.count(b'"properties"') == 1 and b"\\u00" not in line
 
 
-def _is_crowded(line: bytes) -> bool:
-    size = len(line)
-    if size >= limits.MAX_RECORD_BYTES // 2:
+def _is_crowded(line: bytes, brackets: int) -> bool:
+    """Returns whether an event with so many opening brackets breaks a limit, or may be too long."""
+    if len(line) >= limits.MAX_RECORD_BYTES // 2:
         return True
-    arrays = line.count(b"[")
-    if size >= (_SHORT_FOR_ARRAYS if arrays else _SHORT_FOR_KEYS) and line.count(b",") >= _FEW:
+    if len(line) >= _SHORT_FOR_ARRAYS and line.count(b",") >= _FEW:
         return _breaks_limits(line)
     # Of objects that follow each other one stands for all: none of them nests the others.
-    containers = line.count(b"{") + arrays
-    crowd = containers > _FEW_CONTAINERS and containers - line.count(b"},{") > _FEW_CONTAINERS
+    crowd = brackets > _FEW_CONTAINERS and brackets - line.count(b"},{") > _FEW_CONTAINERS
     return crowd and _breaks_limits(line)
 
 

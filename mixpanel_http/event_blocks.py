@@ -10,30 +10,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from mixpanel_http.block_checks import (
+    Layout,
     MaybeText,
     bad_insert_ids,
     bad_names,
     bad_times,
-    crowded_lines,
     disallowed_ids,
     is_utf8,
-    nested_lines,
+    layout_of,
 )
 from mixpanel_http.event_rules import DEFAULTED_IP, STAMPED_ID, EventRules, Place, check_event
 from mixpanel_http.insert_ids import FieldsMissing, located
 from mixpanel_http.verdicts import RecordRefused, Rejection
 
-_OPEN: Final = b'"properties":{'
-_OPEN_NO_IP: Final = _OPEN + b'"ip":0,'
-_OPEN_ID: Final = _OPEN + b'"$insert_id":"'
-_END_ID: Final = b'",'
-_END_ID_NO_IP: Final = b'","ip":0,'
+_NO_IP: Final = b'"ip":0,'
+_ID: Final = b'"$insert_id":"%b",'
+_ID_NO_IP: Final = _ID + _NO_IP
 _PIECE_BYTES: Final = 256 << 10
 
 
@@ -74,11 +72,6 @@ class PreparedRecords:
     stamped_ids: tuple[str, ...] = ()
     alterations: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def is_unchanged(self) -> bool:
-        """True if every line is sent as it came."""
-        return self.kept is None and not self.alterations
-
 
 def prepare_events(
     raw: bytes, rules: EventRules, now_s: float, place: Callable[[int], Place] | None = None
@@ -91,16 +84,13 @@ def prepare_events(
         now_s: the clock, in seconds since the epoch.
         place: from a line's index to where it stands; needed where identical rows are kept apart.
     """
+    if not raw:
+        return PreparedRecords(b"", 0, kept=())
     body = raw.removesuffix(b"\n")
-    if not body:
-        return PreparedRecords(b"", 0, kept=(), blank=raw.count(b"\n"))
-    parts: list[tuple[int, PreparedRecords]] = []
-    first = 0
+    assembly = _Assembly(rules, now_s, place)
     for piece in _pieces(body):
-        lines = piece.split(b"\n")
-        parts.append((first, _prepare_lines(piece, lines, rules, now_s, _shifted(place, first))))
-        first += len(lines)
-    return _joined(body, first, parts)
+        assembly.add(piece)
+    return assembly.finished(body)
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:
@@ -117,208 +107,187 @@ def _pieces(body: bytes) -> Iterator[bytes]:
     yield body[start:]
 
 
-def _shifted(place: Callable[[int], Place] | None, by: int) -> Callable[[int], Place]:
-    return (lambda index: place(index + by)) if place else (lambda _: ("", 0))
+class _Assembly:
+    """Puts the pieces of a block together, each by the fast path where it is clean and else line by line."""
 
+    def __init__(self, rules: EventRules, now_s: float, place: Callable[[int], Place] | None) -> None:
+        self._rules = rules
+        self._now_s = now_s
+        self._place = place
+        self._make = rules.insert_id.recipe()
+        self._lines = 0  # seen so far
+        self._blank = 0
+        self._out: list[bytes] = []
+        self._kept: list[range] = []
+        self._rejections: list[Rejection] = []
+        self._ids: list[str] = []
+        self._alterations: Counter[str] = Counter()
+        self._changed = False
 
-def _joined(body: bytes, lines: int, parts: Sequence[tuple[int, PreparedRecords]]) -> PreparedRecords:
-    """Returns the pieces of a block as one; the block's own bytes where nothing changed."""
-    if all(part.is_unchanged for _, part in parts):
-        return PreparedRecords(body, lines)
-    alterations: Counter[str] = Counter()
-    for _, part in parts:
-        alterations.update(part.alterations)
-    kept = None
-    if any(part.kept is not None for _, part in parts):
-        each = [(first, range(part.count) if part.kept is None else part.kept) for first, part in parts]
-        kept = tuple(first + index for first, indices in each for index in indices)
-    return PreparedRecords(
-        b"\n".join([part.body for _, part in parts if part.count]),
-        sum(part.count for _, part in parts),
-        kept,
-        tuple(replace(r, index=first + r.index) for first, part in parts for r in part.rejections),
-        sum(part.blank for _, part in parts),
-        tuple(made for _, part in parts for made in part.stamped_ids),
-        alterations,
-    )
+    def finished(self, body: bytes) -> PreparedRecords:
+        """Returns the block; its own bytes where nothing changed."""
+        count = sum(map(len, self._kept))
+        every = count == self._lines
+        return PreparedRecords(
+            b"\n".join(self._out) if self._changed or not every else body,
+            count,
+            None if every else tuple(index for run in self._kept for index in run),
+            tuple(self._rejections),
+            self._blank,
+            tuple(self._ids),
+            self._alterations,
+        )
 
+    def add(self, piece: bytes) -> None:
+        """Adds lines: as a whole where they are clean, else around those that are not, else by halves."""
+        if b"\r\n" in piece:
+            piece, self._changed = piece.replace(b"\r\n", b"\n"), True
+        layout = layout_of(piece)
+        events = _decode(layout) if layout else None
+        if layout is None or events is None:
+            self._add_halves(piece)
+            return
+        suspects = _suspects(layout, events, self._now_s)
+        if not suspects:
+            suspects = self._add_clean(layout, events)
+        if suspects:
+            self._add_around(piece.split(b"\n"), suspects)
 
-def _prepare_lines(
-    body: bytes, lines: list[bytes], rules: EventRules, now_s: float, place: Callable[[int], Place]
-) -> PreparedRecords:
-    decoded, others = _decode(lines, is_utf8(body))
-    blanks = frozenset(i for i in others if not lines[i].strip(b" \t\r"))
-    found = _examine(body, lines, decoded, rules, now_s)
-    suspects = found.suspects | (others - blanks)
-    if not (suspects or blanks or found.without_id or found.without_ip):
-        return PreparedRecords(body, len(lines))
-    return _assemble(lines, suspects, _Stamping(rules, now_s, place, found), blanks)
+    def _add_halves(self, piece: bytes) -> None:
+        middle = piece.find(b"\n", len(piece) // 2)
+        if middle < 0:
+            middle = piece.rfind(b"\n")
+        if middle < 0:
+            self._judge(piece)
+            return
+        self.add(piece[:middle])
+        self.add(piece[middle + 1 :])
 
+    def _add_around(self, lines: list[bytes], suspects: set[int]) -> None:
+        """Judges the suspects one by one and adds the lines between them together."""
+        start = 0
+        for index in sorted(suspects):
+            if index > start:
+                self.add(b"\n".join(lines[start:index]))
+            self._judge(lines[index])
+            start = index + 1
+        if start < len(lines):
+            self.add(b"\n".join(lines[start:]))
 
-@dataclass(frozen=True, slots=True)
-class _Findings:
-    """What a look at the events of a piece found, by line.
-
-    Attributes:
-        suspects: not cleared.
-        without_id: no `$insert_id`.
-        without_ip: no `ip`, and one is needed.
-        nested: more opening brackets than an event needs.
-    """
-
-    suspects: set[int]
-    without_id: set[int]
-    without_ip: set[int]
-    nested: set[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Stamping:
-    """What is stamped on lines: the rules, the clock, from an index to its place, and what was found."""
-
-    rules: EventRules
-    now_s: float
-    place: Callable[[int], Place]
-    found: _Findings
-
-
-def _decode(lines: Sequence[bytes], all_utf8: bool) -> tuple[dict[int, _Event] | list[_Event], set[int]]:
-    """Returns the events among the lines, by index, and the lines that are none or lack a field."""
-    decode = _decoder.decode
-    if all_utf8:  # the decoder does not look into strings that it skips
+    def _judge(self, line: bytes) -> None:
+        index = self._lines
+        self._lines += 1
+        if not line.strip(b" \t\r"):
+            self._blank += 1
+            return
         try:
-            return [decode(line) for line in lines], set()
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            pass  # line by line, to see which
-    events: dict[int, _Event] = {}
-    others: set[int] = set()
-    for index, line in enumerate(lines):
-        try:
-            line.decode()
-            events[index] = decode(line)
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-            others.add(index)
-    return events, others
-
-
-def _examine(
-    body: bytes,
-    lines: Sequence[bytes],
-    events: dict[int, _Event] | list[_Event],
-    rules: EventRules,
-    now_s: float,
-) -> _Findings:
-    """Returns what has to be done with the events among the lines."""
-    found = list(events.values()) if isinstance(events, dict) else events
-    properties = [e.properties for e in found]
-    ids = [p.insert_id for p in properties]
-    suspects = set(bad_names([e.event for e in found]))
-    suspects.update(bad_times([p.time for p in properties], now_s))
-    suspects.update(disallowed_ids([p.distinct_id for p in properties]))
-    suspects.update(bad_insert_ids(ids))
-    without_id = (
-        {i for i, value in enumerate(ids) if value is msgspec.UNSET} if msgspec.UNSET in ids else set()
-    )
-    without_ip = {i for i, p in enumerate(properties) if p.ip is msgspec.UNSET} if rules.default_ip else set()
-    if isinstance(events, dict):
-        index = list(events)
-        suspects = {index[i] for i in suspects}
-        without_id = {index[i] for i in without_id}
-        without_ip = {index[i] for i in without_ip}
-    nested, crowded = nested_lines(body)
-    if isinstance(events, dict):
-        crowded &= events.keys()
-    return _Findings(suspects | crowded_lines(lines, crowded), without_id, without_ip, nested)
-
-
-def _assemble(
-    lines: list[bytes], suspects: set[int], stamping: _Stamping, blanks: frozenset[int] = frozenset()
-) -> PreparedRecords:
-    """Returns the block line by line: suspects judged, missing fields stamped, the rest as it came."""
-    ids: dict[int, str] = {}
-    rejections: list[Rejection] = []
-    alterations: Counter[str] = Counter()
-    complex_lines = _stamp(lines, suspects, stamping, ids, alterations)
-    for index in sorted(suspects | complex_lines):
-        try:
-            accepted = check_event(lines[index], stamping.rules, stamping.now_s, stamping.place(index))
+            accepted = check_event(line, self._rules, self._now_s, self._at(index))
         except RecordRefused as refused:
-            rejections.append(refused.rejection(index))
-            continue
-        lines[index] = accepted.line
-        alterations.update(accepted.alterations)
+            self._rejections.append(refused.rejection(index))
+            return
+        self._alterations.update(accepted.alterations)
         if accepted.stamped_id is not None:
-            ids[index] = accepted.stamped_id
-    kept = None
-    if rejections or blanks:
-        left_out = blanks.union(r.index for r in rejections)
-        kept = tuple(i for i in range(len(lines)) if i not in left_out)
-        lines = [lines[i] for i in kept]
-    return PreparedRecords(
-        b"\n".join(lines),
-        len(lines),
-        kept,
-        tuple(rejections),
-        len(blanks),
-        tuple(ids[i] for i in sorted(ids)),
-        alterations,
-    )
+            self._ids.append(accepted.stamped_id)
+        self._changed = self._changed or accepted.line != line
+        self._keep(accepted.line, 1, index)
 
+    def _add_clean(self, layout: Layout, events: Sequence[_Event]) -> set[int]:
+        """Adds clean events, with what is missing stamped; or returns those where that is not plain."""
+        properties = [e.properties for e in events]
+        without_ip = (
+            [i for i, p in enumerate(properties) if p.ip is msgspec.UNSET] if self._rules.default_ip else []
+        )
+        without_id = [i for i, p in enumerate(properties) if p.insert_id is msgspec.UNSET]
+        if not (without_ip or without_id):
+            self._take(layout.piece, len(events))
+            return set()
+        stamped = sorted({*without_ip, *without_id}) if without_id else without_ip
+        openings, complicated = layout.openings(stamped)
+        if complicated:
+            return set(complicated)
+        if not without_id:
+            pieces = _split_at(layout.piece, openings)
+            self._alterations[DEFAULTED_IP] += len(without_ip)
+            self._take(_NO_IP.join(pieces), len(events), changed=True)
+            return set()
+        return self._add_with_ids(layout, len(events), stamped, openings, set(without_id), set(without_ip))
 
-def _stamp(
-    lines: list[bytes],
-    suspects: set[int],
-    stamping: _Stamping,
-    ids: dict[int, str],
-    alterations: Counter[str],
-) -> set[int]:
-    """Puts missing fields before the properties of clean lines; returns the lines where that is not simple.
-
-    An event with two opening brackets has one key `properties`, however spelled, as each such key holds an
-    object: the first `"properties":{` is the one. With more brackets that has to be proved.
-    """
-    found, policy = stamping.found, stamping.rules.insert_id
-    keeps_rows, make = policy.keeps_rows, policy.recipe()
-    nested, without_id, without_ip = found.nested, found.without_id, found.without_ip
-    not_simple: set[int] = set()
-    for index in sorted((without_id | without_ip) - suspects):
-        line = lines[index]
-        if index in nested and not _opens_once(line):
-            not_simple.add(index)
-            continue
-        if index in without_id:
-            try:
-                made = make(line)
-            except FieldsMissing:
-                not_simple.add(index)
+    def _add_with_ids(
+        self,
+        layout: Layout,
+        count: int,
+        stamped: Sequence[int],
+        openings: Sequence[int],
+        without_id: set[int],
+        without_ip: set[int],
+    ) -> set[int]:
+        """Adds clean events of which some get an id; or returns those for which none can be made."""
+        make, keeps_rows = self._make, self._rules.insert_id.keeps_rows
+        ids: list[str] = []
+        out: list[bytes] = []
+        before = 0
+        for index, opening in zip(stamped, openings, strict=True):
+            out.append(layout.piece[before:opening])
+            before = opening
+            if index not in without_id:
+                out.append(_NO_IP)
                 continue
+            try:
+                made = make(layout.line(index))
+            except FieldsMissing:
+                return {index}
             if keeps_rows:
-                made = located(made, *stamping.place(index))
-            ids[index] = made
-            opening = _OPEN_ID + made.encode() + (_END_ID_NO_IP if index in without_ip else _END_ID)
-        else:
-            opening = _OPEN_NO_IP
-        lines[index] = line.replace(_OPEN, opening, 1)
-        if len(lines[index]) == len(line):  # white space before the brace
-            ids.pop(index, None)
-            not_simple.add(index)
-    if ids:
-        alterations[STAMPED_ID] += len(ids)
-    if with_ip := len(without_ip - suspects - not_simple):
-        alterations[DEFAULTED_IP] += with_ip
-    return not_simple
+                made = located(made, *self._at(self._lines + index))
+            ids.append(made)
+            out.append((_ID_NO_IP if index in without_ip else _ID) % made.encode())
+        out.append(layout.piece[before:])
+        self._ids += ids
+        self._alterations[STAMPED_ID] += len(ids)
+        if without_ip:
+            self._alterations[DEFAULTED_IP] += len(without_ip)
+        self._take(b"".join(out), count, changed=True)
+        return set()
+
+    def _take(self, piece: bytes, count: int, *, changed: bool = False) -> None:
+        self._changed = self._changed or changed
+        self._keep(piece, count, self._lines)
+        self._lines += count
+
+    def _keep(self, piece: bytes, count: int, first: int) -> None:
+        self._out.append(piece)
+        self._kept.append(range(first, first + count))
+
+    def _at(self, index: int) -> Place:
+        return self._place(index) if self._place else ("", 0)
 
 
-def _opens_once(line: bytes) -> bool:
-    """Returns whether the line's first `"properties":{` certainly opens the event's own and only properties.
+def _decode(layout: Layout) -> list[_Event] | None:
+    """Returns a piece's events, or None where a line is not certainly one event that has the fields.
 
-    It is the second brace; no backslash before it makes its quote part of a string, none behind it spells
-    another such key differently.
+    The decoder takes any white space, or none, between objects. Every newline of a layout stands between `}`
+    and `{`, so that there is no blank line and, as a raw newline can stand in no string, no object over two
+    lines; as many objects as lines then means one object a line.
     """
-    opening = line.find(b"{", 1) + 1
-    return (
-        line.endswith(_OPEN, 0, opening)
-        and line.find(b"\\", 0, opening) < 0
-        and line.count(b'"properties"') == 1
-        and b"\\u00" not in line
-    )
+    if not is_utf8(layout.piece):  # the decoder does not look into strings that it skips
+        return None
+    try:
+        events: list[_Event] = _decoder.decode_lines(layout.piece)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return None
+    return events if len(events) == len(layout.starts) else None
+
+
+def _suspects(layout: Layout, events: Sequence[_Event], now_s: float) -> set[int]:
+    """Returns the events that a rule does not clear."""
+    properties = [e.properties for e in events]
+    found = set(bad_names([e.event for e in events]))
+    found.update(bad_times([p.time for p in properties], now_s))
+    found.update(disallowed_ids([p.distinct_id for p in properties]))
+    found.update(bad_insert_ids([p.insert_id for p in properties]))
+    found.update(layout.crowded())
+    return found
+
+
+def _split_at(piece: bytes, offsets: Sequence[int]) -> list[bytes]:
+    """Returns a piece cut at some offsets."""
+    return [piece[a:b] for a, b in zip([0, *offsets], [*offsets, len(piece)], strict=True)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +22,7 @@ from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.retrying import RetryPolicy
 from mixpanel_http.secret_refs import SecretRef
-from tests.backfills import Backfills, Outcome, event, events, ndjson
+from tests.backfills import TOKEN, Backfills, Outcome, event, events, ndjson
 
 QUICK = RetryPolicy(first_wait_s=0.02, longest_wait_s=0.1, give_up_after_s=60)
 PATH = "/import"
@@ -329,6 +332,41 @@ def test_letters_that_cannot_be_written_are_never_passed_over(folder: str, backf
     assert str(Path("r") / folder) in outcome.report["failure"]
     assert outcome.books["imported"] == outcome.books["dead_lettered"] == outcome.books["undelivered"] == 0
     assert not (run / "_SUCCESS").exists()
+
+
+def test_a_full_disk_ends_the_run_and_names_the_file(backfills: Backfills) -> None:
+    chance = random.Random(1)
+    backfills.write("a.json", [b"{" + chance.randbytes(60).hex().encode() for _ in range(2000)])
+    config = backfills.config(
+        backfills.everything,
+        {"limits.records_per_request": 500, "run.id": "r", "run.allow_dead_letters": "100%"},
+    )
+    # Beyond this size of a file every write of the process fails, as on a disk that is full.
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000)); "
+        "from run_backfill import main; sys.exit(main(['--config', sys.argv[1], '--json']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(config)],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, TOKEN: "token"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    report = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"] == 1
+    assert "dead_letters/" in report["failure"]
+    assert "cannot be written" in report["failure"]
+    assert report["books"]["dead_lettered"] < 2000
+    resumed = backfills.run(
+        backfills.everything,
+        {"limits.records_per_request": 500, "run.id": "r", "run.allow_dead_letters": "100%"},
+        resume="r",
+    )
+    assert (resumed.code, resumed.books["dead_lettered"], len(resumed.dead_letters())) == (0, 2000, 2000)
 
 
 # --- replay ------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ TRUNCATED: Final = "truncated_strings"
 _ROW: Final = (limits.MAX_STRING + 1) // 2
 _WORD: Final = 8
 _QUOTE: Final = ord('"')
+_BACKSLASH: Final = ord("\\")
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
 
 
@@ -33,11 +34,12 @@ def count_truncated(body: bytes) -> int:
 
 def _candidates(body: bytes) -> Iterator[bytes]:
     """Yields the lines that may hold a long string; all that do are among them."""
-    # A quote within a string ends no string. Where a backslash is escaped itself, this joins two strings:
-    # then a line is looked at for nothing.
-    plain = body.replace(b'\\"', b"  ") if b'\\"' in body else body
-    whole = len(plain) // _ROW * _ROW
-    quotes = np.frombuffer(plain, np.uint8, whole) == _QUOTE
+    characters = np.frombuffer(body, np.uint8, len(body) // _ROW * _ROW)
+    quotes = characters == _QUOTE
+    if b"\\" in body:
+        # A quote behind a backslash ends no string. Where the backslash is escaped itself it does, and two
+        # strings are taken for one: then a line is looked at for nothing.
+        quotes[1:] &= characters[:-1] != _BACKSLASH
     words = quotes.view(np.uint64).reshape(-1, _ROW // _WORD)
     rows = np.flatnonzero(np.bitwise_or.reduce(words, axis=1) == 0)
     seen_to = -1

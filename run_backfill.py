@@ -48,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--resume", metavar="RUN_ID", help="go on with a run that was begun (default: start a new one)"
     )
+    made.add_argument(
+        "--allow-new",
+        action="store_true",
+        help="with --resume: take in files that match by now and were not there when the run was planned",
+    )
     made.add_argument("--dry-run", action="store_true", help="read and validate everything, send nothing")
     made.add_argument(
         "--set",
@@ -78,6 +83,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments, beam_args = made.parse_known_args(argv)
     if arguments.replay and arguments.resume:
         made.error("--resume goes on with a replay by itself: give its own id, without replay")
+    if arguments.allow_new and not arguments.resume:
+        made.error("--allow-new goes with --resume: a new run takes all files that match")
     return arguments, beam_args
 
 
@@ -92,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resume=arguments.resume,
         replay=arguments.replay,
         dry_run=arguments.dry_run,
+        allow_new=arguments.allow_new,
         as_json=arguments.json,
         beam_args=beam_args,
     )

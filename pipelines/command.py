@@ -30,6 +30,7 @@ def run(
     resume: str | None = None,
     replay: str | None = None,
     dry_run: bool = False,
+    allow_new: bool = False,
     as_json: bool = False,
     beam_args: Sequence[str] = (),
 ) -> int:
@@ -41,6 +42,7 @@ def run(
         resume: the run to go on with, or None for a new one.
         replay: the run whose dead letters and undelivered records are to be sent, or None.
         dry_run: read and validate only.
+        allow_new: with `resume`, take in files that were not there when the run was planned.
         as_json: print the report as JSON on stdout.
         beam_args: options for Beam.
     """
@@ -51,7 +53,7 @@ def run(
             check_options(config, beam_args)
         if not (dry_run or config.destination.emulator):
             config.destination.to_destination().authorization()  # a missing secret is told first
-        launch = _launch(config, resume, replay, dry_run)
+        launch = _launch(config, resume, replay, dry_run, allow_new)
     except (
         ConfigError,
         RunMismatch,
@@ -87,9 +89,10 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _launch(config: Config, resume: str | None, replay: str | None, dry_run: bool) -> Launch:
+def _launch(config: Config, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool) -> Launch:
     if resume is not None:
-        return prepare_launch(replaying(config, resume), resume=resume, dry_run=dry_run)
+        found = replaying(config, resume)
+        return prepare_launch(found, resume=resume, dry_run=dry_run, allow_new=allow_new)
     if replay is not None:
         return prepare_replay(config, replay, dry_run=dry_run)
     return prepare_launch(config, dry_run=dry_run)

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mixpanel_http.delivery import Stop
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
+from pipelines.believing import Letters, attempt_of, believed, lines_by_name, segment_of
 from pipelines.ledger_lines import (
     BlockRecord,
     DeadFile,
-    ProgressLine,
     SegmentRecord,
     read_done,
-    read_progress,
     seal,
     seed,
     summarise,
@@ -75,7 +73,7 @@ class Ledger:
     max_errors: ErrorLimit = ErrorLimit()
     bases: tuple[tuple[tuple[str, int], int], ...] = ()
     _begun: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _letters: list[_Letters] = field(default_factory=list, init=False, repr=False, compare=False)
+    _letters: list[Letters] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.folder.uri
@@ -118,16 +116,16 @@ class Ledger:
         if not self._begun:
             # Listed once a worker: to list for each segment would take as long as the run.
             self._begun[""] = []
-            self._letters.append(_Letters(self.folder))
+            self._letters.append(Letters(self.folder))
             for name in sorted(self.folder.names(FOLDER)):
                 # What this start of the run has written itself is no earlier attempt.
-                if name.endswith(".prog") and attempt_began_at(_attempt_of(name)) < _began_at(self.launch):
+                if name.endswith(".prog") and attempt_began_at(attempt_of(name)) < _began_at(self.launch):
                     self._begun.setdefault(segment_of(name), []).append(name)
         names = self._begun.get(segment)
         if not names:
             return Inherited()
-        blocks, dead, _ = _believed(_lines_by_name(self.folder, self.run, names), self._letters[0])
-        return Inherited({o: b for o, b in blocks.items() if b.settled and not b.end}, dead)
+        known = believed(lines_by_name(self.folder, self.run, names), self._letters[0])
+        return Inherited(known.settled, known.dead)
 
 
 def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
@@ -137,7 +135,7 @@ def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
         StateUnusable: if the state folder cannot be read.
     """
     names = sorted(folder.names(FOLDER))
-    letters = _Letters(folder)
+    letters = Letters(folder)
     found: dict[str, SegmentRecord] = {}
     for name, content in folder.read_all([n for n in names if n.endswith(".done")]):
         segment = segment_of(name)
@@ -149,12 +147,13 @@ def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
         if name.endswith(".prog") and segment_of(name) not in found:
             unfinished.setdefault(segment_of(name), []).append(name)
     wanted = [name for group in unfinished.values() for name in group]
-    lines = _lines_by_name(folder, run, wanted)
+    lines = lines_by_name(folder, run, wanted)
     for segment, group in unfinished.items():
-        blocks, dead, last = _believed({name: lines[name] for name in group}, letters)
-        if blocks:
-            found[segment] = summarise(segment, blocks.values(), dead)
-            found[segment].began_at, found[segment].ended_at = last
+        known = believed({name: lines[name] for name in group}, letters)
+        if known.settled or known.open:
+            record = summarise(segment, (*known.settled.values(), *known.open), known.dead)
+            record.began_at, record.ended_at = known.began_at, known.ended_at
+            found[segment] = record
     return found
 
 
@@ -181,94 +180,12 @@ def read_stops(folder: StateFolder, run: str, launch: str) -> list[Stop]:
         return [Stop(0, "the run was stopped, but the reason is damaged")]
 
 
-def segment_of(name: str) -> str:
-    """Returns the segment that a file of the ledger is about."""
-    return name.rpartition("/")[2].split(".", 1)[0]
-
-
-def _attempt_of(name: str) -> str:
-    return name.rpartition("/")[2].split(".")[1]
-
-
 def _began_at(launch: str) -> float:
     return attempt_began_at(launch) or time.time()
 
 
 def _stop_name(launch: str) -> str:
     return f"{FOLDER}/stop.{launch}.json"
-
-
-class _Letters:
-    """The files of letters of a run, as they are on disk or in the store."""
-
-    def __init__(self, folder: StateFolder) -> None:
-        self._folder = folder
-        self._sizes: dict[str, int] | None = None
-
-    def are_whole(self, file: DeadFile) -> bool:
-        """Returns whether a file is at least what was committed of it.
-
-        On a local disk its content is read, too; what an object store has taken it keeps.
-        """
-        if self._sizes is None:
-            self._sizes = self._folder.names(DEAD_LETTERS) | self._folder.names(UNDELIVERED)
-        if self._sizes.get(file.name, -1) < file.bytes:
-            return False
-        if not self._folder.is_local:
-            return True
-        return zlib.crc32(self._folder.read(file.name)[: file.bytes]) == file.crc32
-
-
-def _lines_by_name(folder: StateFolder, run: str, names: list[str]) -> dict[str, list[ProgressLine]]:
-    return {
-        name: [line for line, _, _ in read_progress(content, seed(run, name))]
-        for name, content in folder.read_all(names)
-    }
-
-
-def _believed(
-    attempts: Mapping[str, list[ProgressLine]], letters: _Letters
-) -> tuple[dict[int, BlockRecord], tuple[DeadFile, ...], tuple[float, float]]:
-    """Returns the blocks of a segment, the letters of the settled ones, and when its last attempt was.
-
-    An attempt is believed up to the first block that is settled elsewhere already, or whose letters are
-    damaged: a file of letters is good up to a line of progress, and so no letter counts twice.
-    """
-    blocks: dict[int, BlockRecord] = {}
-    dead: dict[str, DeadFile] = {}
-    last = (0.0, 0.0)
-    by_worth = sorted(attempts.items(), key=lambda item: (-_settled_count(item[1]), item[0]))
-    for name, lines in by_worth:
-        for line in _sound(lines, letters):
-            settled = [block for block in line.blocks if block.settled]
-            if any(b.ordinal in blocks and blocks[b.ordinal].settled for b in settled):
-                break
-            for block in line.blocks:
-                if block.settled or block.ordinal not in blocks:
-                    blocks[block.ordinal] = block
-            if line.dead:
-                dead[line.dead.name] = line.dead
-            last = max(last, (attempt_began_at(_attempt_of(name)), line.at))
-    return blocks, tuple(dead.values()), last
-
-
-def _settled_count(lines: Iterable[ProgressLine]) -> int:
-    return sum(block.settled for line in lines for block in line.blocks)
-
-
-def _sound(lines: list[ProgressLine], letters: _Letters) -> Iterator[ProgressLine]:
-    """Yields lines as far as their letters are whole; a later line vouches for a file's beginning, too."""
-    last: dict[str, int] = {}
-    for index, line in enumerate(lines):
-        if line.dead:
-            last[line.dead.name] = index
-    whole = {index: letters.are_whole(dead) for index in last.values() if (dead := lines[index].dead)}
-    for line in lines:
-        if line.dead and not whole[last[line.dead.name]] and not letters.are_whole(line.dead):
-            return
-        if not all(letters.are_whole(b.open_letters) for b in line.blocks if b.open_letters):
-            return
-        yield line
 
 
 __all__ = [

@@ -68,10 +68,12 @@ class SegmentReader:
         position = ordinal = 0
         for piece in cut_blocks(stream.chunks(), self.limits.records, self.limits.bytes):
             block, position = stream.block(piece, position, attempt, ordinal)
-            if ordinal not in done:
+            if block.provisional or ordinal not in done:
                 yield block
             ordinal += 1
-        yield Block(segment.id, attempt, ordinal, b"", (), tuple(stream.take_notes()), end=True)
+        notes = tuple(stream.take_notes())
+        provisional = any(note.may_heal for note in notes)
+        yield Block(segment.id, attempt, ordinal, b"", (), notes, end=True, provisional=provisional)
 
 
 class _Stream:

@@ -1,0 +1,130 @@
+"""SIGINT and SIGTERM: the first one drains the run, the second ends it; nothing is sent twice for a drain."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mixpanel_emulator.oracle import compare
+from mixpanel_emulator.process import start_emulator
+from tests.backfills import Backfills, events, ndjson
+from tests.processes import BackfillProcess, start, wait_until
+
+EVENTS = 12_000
+SLOW = {"limits.events_per_second": 6000, "limits.records_per_request": 200, "run.id": "it"}
+
+
+def requests(backfills: Backfills) -> int:
+    return int(backfills.emulator.stats()["requests"])
+
+
+def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:
+    """Drains a run after some requests, resumes it, and checks that nothing was sent twice."""
+    backfills.emulator.reset()
+    config = backfills.config(backfills.everything, SLOW)
+    running = start(config)
+    wait_until(lambda: requests(backfills) >= after)
+    running.signal(number)
+    asked = time.monotonic()
+    code, report, err = running.end()
+    assert time.monotonic() - asked < 30
+    assert code == 128 + number, err
+    assert report["state"] == "interrupted"
+    assert report["exit_code"] == code
+    assert report["books"]["balanced"]
+    assert 0 < report["books"]["imported"] < EVENTS
+    sent = backfills.emulator.stats()
+    assert sent["received"] == report["books"]["imported"]
+    code, report, err = start(config, "--resume", "it", "--set", "limits.events_per_second=30000").end()
+    assert code == 0, err
+    assert report["books"]["imported"] == EVENTS
+    assert backfills.emulator.stats()["received"] == EVENTS
+    assert backfills.emulator.stats()["duplicates"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_the_run_and_the_resume_sends_nothing_twice(
+    backfills: Backfills, number: signal.Signals
+) -> None:
+    for part in range(2):
+        backfills.write(f"{part}.json.gz", events(EVENTS // 2, first=part * EVENTS))
+    drain(backfills, number, after=10)
+    expected = [e for part in range(2) for e in events(EVENTS // 2, first=part * EVENTS)]
+    found = compare(ndjson(expected).splitlines(), backfills.emulator.records())
+    assert found.is_clean, found
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_twenty_of_twenty_drains_send_nothing_twice(backfills: Backfills) -> None:
+    for part in range(2):
+        backfills.write(f"{part}.json.gz", events(EVENTS // 2, first=part * EVENTS))
+    chance = random.Random(9)
+    for number in [signal.SIGTERM, signal.SIGINT] * 10:
+        drain(backfills, number, after=chance.randint(1, 45))
+        for file in sorted(Path(backfills.state, "it").rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+
+
+STALL = [{"name": "stall", "when": {"nth": list(range(4, 60))}, "do": {"delay_ms": 60_000}}]
+
+
+@pytest.fixture
+def stalling(backfills: Backfills) -> Iterator[Backfills]:
+    """Backfills into an emulator of their own, that answers three requests, and then none for a minute."""
+    with start_emulator() as emulator:
+        emulator.faults(STALL)
+        backfills.emulator = emulator
+        yield backfills
+        emulator.kill()
+
+
+def start_and_stall(stalling: Backfills, config: Path) -> BackfillProcess:
+    running = start(config)
+    wait_until(lambda: stalling.emulator.stats()["peak_concurrency"] >= 4)
+    return running
+
+
+def assert_a_resume_sends_the_rest(stalling: Backfills, config: Path) -> None:
+    stalling.emulator.faults([])
+    code, report, err = start(config, "--resume", "it").end()
+    assert (code, report["books"]["imported"]) == (0, 4000), err
+    found = compare(ndjson(events(4000)).splitlines(), stalling.emulator.records())
+    assert found.is_clean, found
+
+
+def test_a_second_signal_ends_the_process_at_once_and_the_run_is_resumed(stalling: Backfills) -> None:
+    stalling.write("a.json", events(4000))
+    config = stalling.config(stalling.everything, SLOW)
+    running = start_and_stall(stalling, config)
+    running.signal(signal.SIGTERM)
+    asked = time.monotonic()
+    running.signal(signal.SIGTERM)
+    if running.process.poll() is None:
+        running.signal(signal.SIGINT)  # two signals of one kind may arrive as one
+    code, _, err = running.end()
+    assert time.monotonic() - asked < 2, err
+    assert code in (130, 143)
+    assert_a_resume_sends_the_rest(stalling, config)
+
+
+@pytest.mark.soak
+def test_a_service_that_hangs_does_not_keep_a_drain_from_ending(stalling: Backfills) -> None:
+    stalling.write("a.json", events(4000))
+    config = stalling.config(stalling.everything, SLOW)
+    running = start_and_stall(stalling, config)
+    running.signal(signal.SIGINT)
+    asked = time.monotonic()
+    code, _, err = running.end()
+    assert time.monotonic() - asked < 30, err
+    assert code == 130
+    report = json.loads(Path(stalling.state, "it", "report.json").read_text())
+    assert report["state"] == "interrupted"
+    assert report["books"]["balanced"]
+    assert_a_resume_sends_the_rest(stalling, config)

@@ -87,9 +87,7 @@ class Backfills:
         """Runs a backfill and returns what it left and printed."""
         self.capture.readouterr()
         path = str(self.config(uri, changes))
-        code = run(
-            path, resume=resume, replay=replay, dry_run=dry_run, allow_new=allow_new, as_json=True
-        )
+        code = run(path, resume=resume, replay=replay, dry_run=dry_run, allow_new=allow_new, as_json=True)
         printed = self.capture.readouterr()
         return Outcome(code, json.loads(printed.out) if printed.out else {}, printed.out, printed.err)
 

@@ -8,6 +8,7 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def test_every_event_arrives_once_and_the_books_close(backfills: Backfills) -> N
 def test_plain_gzip_bz2_and_zstd_are_told_by_content_not_by_name(backfills: Backfills) -> None:
     folder = backfills.folder / "input"
     folder.mkdir()
-    for number, pack in enumerate((bytes, gzip.compress, bz2.compress, zstandard.ZstdCompressor().compress)):
+    zstd: Callable[[bytes], bytes] = zstandard.ZstdCompressor().compress
+    packs: tuple[Callable[[bytes], bytes], ...] = (bytes, gzip.compress, bz2.compress, zstd)
+    for number, pack in enumerate(packs):
         (folder / f"{number}.json").write_bytes(pack(ndjson(events(100, first=1000 * number))))
     outcome = backfills.run(backfills.everything)
     assert outcome.code == 0, outcome.err
@@ -104,7 +107,7 @@ def test_many_small_files_are_packed_into_full_requests(backfills: Backfills) ->
 
 def test_bad_records_become_dead_letters_with_their_place_and_reason(backfills: Backfills) -> None:
     good = list(events(5))
-    bad = [b'{"event": "x", ', b"\xff\xfe", event(90, distinct_id="undefined")]
+    bad: list[bytes | dict[str, Any]] = [b'{"event": "x", ', b"\xff\xfe", event(90, distinct_id="undefined")]
     path = backfills.write("a.json.gz", [good[0], bad[0], good[1], b"", bad[1], *good[2:], bad[2]])
     outcome = backfills.run(str(path))
     assert outcome.code == 6

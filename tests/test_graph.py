@@ -62,7 +62,7 @@ def test_the_steps_show_their_settings(backfills: Backfills) -> None:
     whole = BackfillEvents(config, destination, Ledger(StateFolder(str(backfills.state))))
     shown: dict[str, object] = {}
 
-    class Collect(beam.pipeline.PipelineVisitor):  # type: ignore[misc]
+    class Collect(beam.pipeline.PipelineVisitor):
         def enter_composite_transform(self, node: beam.pipeline.AppliedPTransform) -> None:
             if node.transform is not None:
                 for item in DisplayData.create_from(node.transform).items:

@@ -322,7 +322,9 @@ class RunConfig(_Section):
         0, description='count or "1%" of the records read; above it the exit code is 6'
     )
     max_errors: Amount | None = Field(
-        None, description='count or "1%": above it the run stops with exit code 8'
+        None,
+        description='count or "1%": above it the run stops with exit code 8; `null` stops at more than '
+        "10,000 that are more than half of what was read, `100%` never",
     )
 
     @field_validator("id")

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from mixpanel_http.delivery import Stop
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
@@ -33,7 +34,7 @@ from transforms.tally import Counts
 
 @dataclass(frozen=True, slots=True)
 class ErrorLimit:
-    """How many dead letters end a run: a count, or a share of what was read."""
+    """How many dead letters end a run: a count, or a share of what was read; of both, both must be passed."""
 
     count: int | None = None
     share: float | None = None
@@ -41,16 +42,21 @@ class ErrorLimit:
 
     @classmethod
     def parse(cls, amount: int | str | None) -> ErrorLimit:
-        """Returns the limit that a configuration gives: a count, a percentage or None."""
+        """Returns the limit that a configuration gives: a count, a percentage or None, which is `DEFAULT`."""
+        if amount is None:
+            return DEFAULT
         if isinstance(amount, str):
             return cls(share=float(amount.rstrip("%")) / 100)
         return cls(count=amount)
 
     def exceeded_by(self, dead_lettered: int, read: int) -> bool:
         """Returns whether that many of that many are more than allowed."""
-        if self.count is not None:
-            return dead_lettered > self.count
-        return self.share is not None and dead_lettered > self.share * read
+        if self.count is None and self.share is None:
+            return False
+        return dead_lettered > max(self.count or 0, (self.share or 0) * read)
+
+
+DEFAULT: Final = ErrorLimit(10_000, 0.5)  # more bad than good: the wrong input, or the wrong settings
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class _Assembly:
 
     def add(self, piece: bytes) -> None:
         """Adds lines: as a whole where they are clean, else around those that are not, else by halves."""
-        if b"\r\n" in piece:
+        if b"\r" in piece:  # one byte is found many times faster than two
             piece, self._changed = piece.replace(b"\r\n", b"\n"), True
         layout = layout_of(piece)
         events = _decode(layout) if layout else None

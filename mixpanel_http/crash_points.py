@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from typing import Final
 
 VARIABLE: Final = "BACKFILL_CRASH_AT"
@@ -20,4 +21,11 @@ _arrivals: Final = itertools.count(1)
 def crash_point(name: str) -> None:
     """Ends the process if it is to end here."""
     if name == _name and next(_arrivals) == int(_count or 1):
+        os._exit(CRASHED)
+
+
+def crash_amid(name: str, write: Callable[[bytes], object], content: bytes) -> None:
+    """Ends the process, if it is to end here, after half of the content is written."""
+    if name == _name and next(_arrivals) == int(_count or 1):
+        write(content[: len(content) // 2])
         os._exit(CRASHED)

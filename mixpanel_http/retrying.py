@@ -16,6 +16,7 @@ import tenacity
 
 from mixpanel_http.answers import Answer, SentIds, ids_of
 from mixpanel_http.breaker import CircuitBreaker
+from mixpanel_http.crash_points import crash_point
 from mixpanel_http.failure_table import (
     CONNECTION_BROKEN,
     NO_CONNECTION,
@@ -114,11 +115,13 @@ class Surroundings:
         clock: seconds, monotonic.
         wait: waits so many seconds, or less if the run is halted; None waits on the halt itself.
         uniform: a random number between two.
+        waiting: told for what (a count of `Receipt`) and how long a thread is about to wait, then 0 seconds.
     """
 
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], object] | None = None
     uniform: Callable[[float, float], float] = random.uniform
+    waiting: Callable[[str, float], object] = lambda _what, _seconds: None
 
 
 class PatientSender:
@@ -140,6 +143,7 @@ class PatientSender:
         self._clock = around.clock
         self._wait = around.wait or self._halt.wait
         self._uniform = around.uniform
+        self._waiting = around.waiting
         self._breaker = CircuitBreaker(around.clock, around.uniform)
         self._lock = threading.Lock()
         self._protocol_in_row = 0
@@ -183,7 +187,9 @@ class PatientSender:
             receipt.retries += 1
             receipt.re_sent_events += request.count
             receipt.re_sent_bytes += len(request.body)
+        crash_point("before send")
         answer = self._client.send(request.compressed, request.count, partial(ids_of, request.body))
+        crash_point("between answer and receipt")
         course.sent += 1
         course.by_label[answer.label] += 1
         receipt.requests[answer.label] += 1
@@ -269,7 +275,9 @@ class PatientSender:
         if seconds <= 0:
             return
         started = self._clock()
+        self._waiting(what, seconds)
         self._wait(seconds)
+        self._waiting(what, 0.0)
         receipt.waited(what, self._clock() - started)
 
     def _warn(self, answer: Answer, course: _Course) -> None:

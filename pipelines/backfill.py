@@ -139,12 +139,15 @@ def run_launch(launch: Launch, beam_args: Sequence[str] = (), watch: Watch | Non
             run.write_report("running")
             crash_point("after first report")
             with _emulator(launch) as emulator_url, beating(heart):
+                crash_point("before pipeline")
                 failure = _try_pipeline(launch, emulator_url, beam_args, watch)
             crash_point("before report")
             return run.finish(failure or heart.problem, signalled.first)
         finally:
             drain.reset()
+            crash_point("before release")
             launch.lease.release()
+            crash_point("after release")
 
 
 def new_run_id(now: dt.datetime | None = None) -> str:
@@ -178,7 +181,9 @@ def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, all
         made = Launch(config, folder, manifest, ledger, True, dry_run, launch, lease)
         if made.segments_left or allow_new:
             made = _with_files(made, allow_new)
+        crash_point("before trim")
         trim_dead_letters(folder, ledger)
+        crash_point("after trim")
     except BaseException:
         lease.release()
         raise
@@ -212,6 +217,7 @@ def _try_pipeline(
         return describe_failure(error)
     finally:
         drain.settle(SETTLE_SECONDS)
+        crash_point("after pipeline")
     return None
 
 
@@ -338,6 +344,7 @@ class _Run:
         if facts.state == "done" and books.balanced and books.total.settled:
             crash_point("before success")
             launch.folder.write("_SUCCESS", b"")
+            crash_point("after success")
         return report
 
 

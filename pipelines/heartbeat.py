@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from mixpanel_http.crash_points import crash_point
 from pipelines.lease import Lease
 from pipelines.state import StateFolder, StateUnusable
 from transforms import activity, drain
@@ -54,6 +55,7 @@ class Heartbeat:
         doing = activity.here.now()
         if doing.quiet_s > self.stuck_s:
             self.on_stuck(f"no progress for {doing.quiet_s:,.0f} seconds, while nothing waits")
+        crash_point("before heartbeat")
         try:
             if self.lease is not None and not self.lease.renew():
                 self.problem = "another process has taken this run up"

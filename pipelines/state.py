@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from mixpanel_http.crash_points import crash_point
+from mixpanel_http.crash_points import crash_amid, crash_point
 from transforms.storage import FileSystem, Storage, path_of, scheme_of, storage_errors
 
 _READERS: Final = 16
@@ -66,10 +66,11 @@ class StateFolder:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             temporary = f"{path}.{uuid.uuid4().hex}.tmp"
             with open(temporary, "wb", opener=_private) as file:
+                crash_amid("amid write", file.write, content)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            crash_point("mid write")
+            crash_point("between write and rename")
             os.replace(temporary, path)
             _sync_folder(os.path.dirname(path))
 
@@ -122,6 +123,7 @@ class StateFolder:
             path = self.path(name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "ab", buffering=0, opener=_private) as file:
+                crash_amid("amid append", file.write, content)
                 written = file.write(content)
                 if written != len(content):
                     raise OSError(f"only {written} of {len(content)} bytes written")

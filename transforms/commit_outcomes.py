@@ -96,15 +96,19 @@ class _CommitFn(beam.DoFn):
             attempt = self._attempts[key] = self.ledger.open_attempt(*key)
         crash_point("before record")
         attempt.record(outcome)
+        crash_point("after record")
         activity.here.settled(outcome.tally)
         self._counts.add(outcome.tally.total)
         if attempt.is_complete():
             del self._attempts[key]
+            crash_point("before commit")
             yield attempt.commit()
         stop = outcome.stop or self._limit_stop()
         if stop is not None and not self._stopped:
             self._stopped = True
+            crash_point("before stop")
             self.ledger.write_stop(stop)
+            crash_point("after stop")
             drain.request()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:

@@ -16,10 +16,11 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.client import Destination, ImportClient
-from mixpanel_http.delivery import Deliverer, Receipt, RetryPolicy
+from mixpanel_http.crash_points import crash_point
+from mixpanel_http.delivery import Deliverer, Receipt, RetryPolicy, Surroundings
 from mixpanel_http.rate import Lane
 from mixpanel_http.verdicts import Rejection
-from transforms import drain
+from transforms import activity, drain
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import Block, BlockOutcome, EncodedBlock, EncodedRequest
 from transforms.tally import Tally
@@ -59,6 +60,7 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
         encoded: the block.
         delivers: sends a request; None sends nothing and leaves the records as not attempted.
     """
+    crash_point("before requests")
     tally = Tally()
     stop = None
     refused: list[tuple[Rejection, str | None]] = []
@@ -73,6 +75,7 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
         refused += _by_line(encoded, request, receipt.rejections)
         undelivered += _by_line(encoded, request, list(_undelivered(receipt)))
         _count(tally, encoded, request, receipt)
+    crash_point("after requests")
     block, records = encoded.block, encoded.records
     tally.lines = block.lines
     tally.alterations.update(records.alterations)
@@ -255,7 +258,9 @@ class _ImportFn(beam.DoFn):
             return
         self._client = ImportClient(self.destination, self.limits.in_flight)
         lane = Lane(self.limits.events_per_second, self.limits.bytes_per_minute, self.limits.lanes)
-        self._deliverer = Deliverer(self._client, lane, self.limits.retry)
+        self._deliverer = Deliverer(
+            self._client, lane, self.limits.retry, Surroundings(waiting=activity.here.waiting)
+        )
         self._sender = drain.Sender(self._deliverer.drain, lambda: list(self._pending))
         drain.attach(self._sender)
 

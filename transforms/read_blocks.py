@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
+from mixpanel_http.crash_points import crash_point
 from transforms import activity, drain
 from transforms.elements import Block, Segment, new_attempt_id
 from transforms.letters_again import open_letters
@@ -86,10 +87,12 @@ class _ReadFn(beam.DoFn):
         if drain.is_requested() or self.progress.is_stopped():
             return
         done = self.progress.settled_blocks(segment.id)
+        crash_point("before read")
         for block in self._reader.blocks(segment, new_attempt_id(), done):
             if drain.is_requested():
                 return
             activity.here.moved()
+            crash_point("after read")
             yield open_letters(block) if self.letters else block
 
     def _filesystem(self, uri: str) -> FileSystem:

@@ -33,6 +33,8 @@ _NO_IP: Final = b'"ip":0,'
 _ID: Final = b'"$insert_id":"%b",'
 _ID_NO_IP: Final = _ID + _NO_IP
 _PIECE_BYTES: Final = 256 << 10
+_ALL_BAD: Final = 8  # so many refused lines in a row are taken for input that is bad throughout
+_ALL_BAD_BYTES: Final = 1 << 12
 
 
 class _Properties(msgspec.Struct, gc=False):
@@ -123,6 +125,7 @@ class _Assembly:
         self._ids: list[str] = []
         self._alterations: Counter[str] = Counter()
         self._changed = False
+        self._refused_in_a_row = 0
 
     def finished(self, body: bytes) -> PreparedRecords:
         """Returns the block; its own bytes where nothing changed."""
@@ -154,6 +157,11 @@ class _Assembly:
             self._add_around(piece.split(b"\n"), suspects)
 
     def _add_halves(self, piece: bytes) -> None:
+        if self._refused_in_a_row >= _ALL_BAD and len(piece) <= _ALL_BAD_BYTES:
+            # To look for clean lines where none is would double what a bad line costs.
+            for line in piece.split(b"\n"):
+                self._judge(line)
+            return
         middle = piece.find(b"\n", len(piece) // 2)
         if middle < 0:
             middle = piece.rfind(b"\n")
@@ -184,6 +192,7 @@ class _Assembly:
             accepted = check_event(line, self._rules, self._now_s, self._at(index))
         except RecordRefused as refused:
             self._rejections.append(refused.rejection(index))
+            self._refused_in_a_row += 1
             return
         self._alterations.update(accepted.alterations)
         if accepted.stamped_id is not None:
@@ -254,6 +263,7 @@ class _Assembly:
         self._lines += count
 
     def _keep(self, piece: bytes, count: int, first: int) -> None:
+        self._refused_in_a_row = 0
         self._out.append(piece)
         self._kept.append(range(first, first + count))
 

@@ -211,10 +211,13 @@ def _refuse_constant(token: str) -> NoReturn:
     raise _NonFinite(token)
 
 
+_lenient: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def _refuse_syntax(line: bytes, said: str) -> NoReturn:
     """Raises the refusal that tells why a line is not JSON, with the position where it stops being JSON."""
     try:
-        json.loads(line.decode(), parse_constant=_refuse_constant)
+        _lenient.decode(line.decode())
     except _NonFinite as error:
         reason, message = (
             Reason.NON_FINITE_NUMBER,

@@ -232,6 +232,10 @@ class _Assembly:
     ) -> set[int]:
         """Adds clean events of which some get an id; or returns those for which none can be made."""
         make, keeps_rows = self._make, self._rules.insert_id.keeps_rows
+        starts, ends = (
+            layout.starts.tolist(),
+            layout.ends.tolist(),
+        )  # numpy's own numbers are slow to slice with
         ids: list[str] = []
         out: list[bytes] = []
         before = 0
@@ -242,7 +246,7 @@ class _Assembly:
                 out.append(_NO_IP)
                 continue
             try:
-                made = make(layout.line(index))
+                made = make(layout.piece[starts[index] : ends[index]])
             except FieldsMissing:
                 return {index}
             if keeps_rows:

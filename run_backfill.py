@@ -17,6 +17,8 @@ EPILOG = """examples:
   python run_backfill.py replay 20240401T120000Z-1a2b --config configs/s3.yaml
 
 verbs:
+  status RUN_ID    say how a run stands, from its state folder alone (--help tells more)
+  runs             say which runs there are, and how each ended
   replay RUN_ID    send the dead letters and undelivered records of a run, as a new run; ids are kept
 
 exit codes:
@@ -63,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
         help="override one value of the configuration; may be repeated",
     )
     made.add_argument(
+        "--log-format",
+        metavar="FORMAT",
+        choices=["text", "json"],
+        default="text",
+        help="text or json: how progress and warnings are told on stderr (default: text)",
+    )
+    made.add_argument(
         "--json", action="store_true", help="print the report as JSON on stdout, and nothing else there"
     )
     return made
@@ -88,9 +97,39 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return arguments, beam_args
 
 
+def looking_parser(verb: str) -> argparse.ArgumentParser:
+    """Returns the parser of a verb that only looks: `status` or `runs`."""
+    made = argparse.ArgumentParser(prog=f"run_backfill.py {verb}", allow_abbrev=False)
+    if verb == "status":
+        made.add_argument("run_id", metavar="RUN_ID", help="the run")
+        made.add_argument(
+            "--follow", action="store_true", help="again every 10 seconds, until the run runs no more"
+        )
+    made.add_argument("--config", metavar="FILE", help="a configuration that names the state folder")
+    made.add_argument(
+        "--state", metavar="FOLDER", default=".backfill", help="the state folder (default: .backfill)"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON, a line each")
+    return made
+
+
+def look(verb: str, argv: Sequence[str]) -> int:
+    """Says how runs stand and returns the exit code."""
+    arguments = looking_parser(verb).parse_args(argv)
+    from pipelines.status_command import show_runs, show_status
+
+    where = {"config_path": arguments.config, "state": arguments.state}
+    if verb == "runs":
+        return show_runs(**where, as_json=arguments.json)
+    return show_status(arguments.run_id, **where, following=arguments.follow, as_json=arguments.json)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a backfill as the arguments say and returns the exit code."""
-    arguments, beam_args = parse(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in ("status", "runs"):
+        return look(argv[0], argv[1:])
+    arguments, beam_args = parse(argv)
     from pipelines.command import run
 
     return run(
@@ -101,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dry_run=arguments.dry_run,
         allow_new=arguments.allow_new,
         as_json=arguments.json,
+        log_format=arguments.log_format,
         beam_args=beam_args,
     )
 

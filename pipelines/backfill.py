@@ -133,7 +133,7 @@ def run_launch(launch: Launch, beam_args: Sequence[str] = (), watch: Watch | Non
     run = _Run(launch, time.time())
     drain.reset()
     activity.here.reset()
-    heart = Heartbeat(launch.folder, launch.lease, run.end_stuck)
+    heart = Heartbeat(launch.folder, launch.lease, run.end_stuck, launch.config.limits.events_per_second)
     with signals.handled(run.end_early) as signalled:
         try:
             run.write_report("running")

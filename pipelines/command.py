@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import orjson
 
@@ -32,6 +33,7 @@ def run(
     dry_run: bool = False,
     allow_new: bool = False,
     as_json: bool = False,
+    log_format: str = "text",
     beam_args: Sequence[str] = (),
 ) -> int:
     """Runs a backfill and returns the exit code.
@@ -44,9 +46,11 @@ def run(
         dry_run: read and validate only.
         allow_new: with `resume`, take in files that were not there when the run was planned.
         as_json: print the report as JSON on stdout.
+        log_format: `text` or `json`, of what is told on stderr meanwhile.
         beam_args: options for Beam.
     """
-    _set_up_logging()
+    in_json = log_format == "json"
+    _set_up_logging(in_json)
     try:
         config = load_config(config_path, overrides)
         if beam_args or config.beam.options:
@@ -69,13 +73,14 @@ def run(
     except SourceUnreadable as error:
         return _refuse(str(error), ExitCode.DAMAGED_INPUT)
     manifest = launch.manifest
-    print(
+    text = (
         f"Run {manifest.run_id}: {counted(manifest.files, 'file')}, {counted(manifest.bytes, 'byte')}, "
-        f"{counted(len(manifest.segments), 'segment')}; state in {shown(launch.folder.uri)}",
-        file=sys.stderr,
-        flush=True,
+        f"{counted(len(manifest.segments), 'segment')}; state in {shown(launch.folder.uri)}"
     )
-    report = run_launch(launch, beam_args, show_progress)
+    if in_json:
+        text = orjson.dumps({"kind": "start", "run_id": manifest.run_id, "text": text}).decode()
+    print(text, file=sys.stderr, flush=True)
+    report = run_launch(launch, beam_args, partial(show_progress, in_json=in_json))
     _print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report))
     return int(report["exit_code"])
 
@@ -98,18 +103,28 @@ def _launch(config: Config, resume: str | None, replay: str | None, dry_run: boo
     return prepare_launch(config, dry_run=dry_run)
 
 
-def _set_up_logging() -> None:
+def _set_up_logging(in_json: bool) -> None:
     """Shows warnings on stderr, but none of Beam's.
 
     Beam reports a failed bundle with a traceback, which can hold records; the report tells what happened.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(_JsonFormatter() if in_json else text)
     handler.addFilter(lambda record: not record.name.startswith("apache_beam"))
     handler.addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(handler)
+
+
+class _JsonFormatter(logging.Formatter):
+    """Formats a log record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        values = {"kind": "log", "at": record.created, "level": record.levelname}
+        return orjson.dumps({**values, "text": record.getMessage()}).decode()
 
 
 def check_options(config: Config, beam_args: Sequence[str]) -> None:

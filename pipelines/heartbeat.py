@@ -35,6 +35,7 @@ class Heartbeat:
         folder: the run's folder.
         lease: what is renewed, or None.
         on_stuck: called, from the heart's own thread, when there is no progress and nothing waits.
+        limit: events a second that the run may send, at most.
         stuck_s: after so many seconds.
         problem: why the run must not go on, once the heart has found that out.
     """
@@ -42,6 +43,7 @@ class Heartbeat:
     folder: StateFolder
     lease: Lease | None
     on_stuck: Callable[[str], None]
+    limit: float = 0.0
     stuck_s: float = STUCK_SECONDS
     problem: str | None = None
 
@@ -61,7 +63,7 @@ class Heartbeat:
                 self.problem = "another process has taken this run up"
                 drain.request()
                 return
-            self.folder.write(NOW, orjson.dumps(now_values(doing)))
+            self.folder.write(NOW, orjson.dumps({**now_values(doing), "limit": self.limit}))
         except StateUnusable as error:
             _log.warning("%s", error)
 

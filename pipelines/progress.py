@@ -6,13 +6,18 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TextIO
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import orjson
 
 from pipelines.ledger import FOLDER, BlockRecord, segment_of
 from pipelines.ledger_lines import read_progress, seed
 from pipelines.state import StateFolder, StateUnusable
+from pipelines.summary import counted
+from transforms import activity, drain
 from transforms.tally import Tally
 
 if TYPE_CHECKING:
@@ -83,21 +88,39 @@ class LedgerWatch:
         self._bytes[segment] = min(size, self._bytes.get(segment, 0) + record.tally.bytes_sent)
 
 
-def describe(now: Snapshot, before: Snapshot | None, files: int, total_bytes: int) -> str:
-    """Returns one line that says how far the run is, how fast, and what it is doing."""
+def progress_values(
+    now: Snapshot, before: Snapshot | None, files: int, total_bytes: int, doing: str
+) -> dict[str, Any]:
+    """Returns how far the run is, how fast, and what it is doing, as JSON values."""
     counts = now.tally.total
     seconds = now.at - before.at if before else 0.0
     rate = (counts.imported - before.tally.total.imported) / seconds if before and seconds > 0 else 0.0
-    refused = now.tally.requests["429"] - (before.tally.requests["429"] if before else 0)
-    doing = "throttled by Mixpanel" if refused > 0 else "sending"
-    share = now.bytes_done / total_bytes if total_bytes else 1.0
     gained = now.bytes_done - before.bytes_done if before else 0
     left = (total_bytes - now.bytes_done) * seconds / gained if gained > 0 else None
+    return {
+        "kind": "progress",
+        "at": time.time(),
+        "doing": doing,
+        "files": files,
+        "bytes_done": now.bytes_done,
+        "bytes": total_bytes,
+        "imported": counts.imported,
+        "dead_letters": counts.dead_lettered,
+        "events_per_second": round(rate, 1),
+        "refused_for_speed": now.tally.requests["429"],
+        "seconds_left": round(left, 1) if left is not None else None,
+    }
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Returns one line that says how far the run is, how fast, and what it is doing."""
+    share = values["bytes_done"] / values["bytes"] if values["bytes"] else 1.0
+    left = values["seconds_left"]
     eta = f", about {_duration(left)} left" if left is not None and share < 1 else ""
     return (
-        f"{share:4.0%} of {files:,} files: {counts.imported:,} imported, "
-        f"{counts.dead_lettered:,} dead letters, "
-        f"{rate:,.0f} events/s, {doing}{eta}"
+        f"{share:4.0%} of {counted(values['files'], 'file')}: {values['imported']:,} imported, "
+        f"{values['dead_letters']:,} dead letters, "
+        f"{values['events_per_second']:,.0f} events/s, {values['doing']}{eta}"
     )
 
 
@@ -110,13 +133,13 @@ def _duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def show_progress(launch: Launch, out: TextIO | None = None) -> Iterator[None]:
-    """Shows the run's progress on stderr for as long as the body runs."""
+def show_progress(launch: Launch, out: TextIO | None = None, in_json: bool = False) -> Iterator[None]:
+    """Shows the run's progress on stderr for as long as the body runs; as JSON always in lines."""
     stream = out or sys.stderr
     ended = threading.Event()
     sizes = {s.id: sum(part.bytes for part in s.parts) for s in launch.manifest.segments}
     watch = LedgerWatch(launch.folder, launch.manifest.key, sizes)
-    show = _show_bar if stream.isatty() else _show_lines
+    show = _show_bar if stream.isatty() and not in_json else partial(_show_lines, in_json=in_json)
     thread = threading.Thread(target=show, args=(watch, launch, stream, ended), name="progress", daemon=True)
     thread.start()
     try:
@@ -126,13 +149,22 @@ def show_progress(launch: Launch, out: TextIO | None = None) -> Iterator[None]:
         thread.join()
 
 
-def _show_lines(watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threading.Event) -> None:
-    before = watch.look()
-    before = Snapshot(before.at, _copy(before.tally), before.bytes_done)
-    while not ended.wait(LINE_SECONDS):
-        now = watch.look()
-        print(describe(now, before, launch.manifest.files, launch.manifest.bytes), file=stream, flush=True)
-        before = Snapshot(now.at, _copy(now.tally), now.bytes_done)
+def _show_lines(
+    watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threading.Event, in_json: bool = False
+) -> None:
+    before = None
+    while not ended.wait(0.0 if before is None else LINE_SECONDS):
+        try:
+            now = watch.look()
+        except StateUnusable:
+            continue
+        now = Snapshot(now.at, _copy(now.tally), now.bytes_done)
+        if before is not None:
+            doing = "draining" if drain.is_requested() else activity.here.now().what
+            values = progress_values(now, before, launch.manifest.files, launch.manifest.bytes, doing)
+            line = orjson.dumps(values).decode() if in_json else describe(values)
+            print(line, file=stream, flush=True)
+        before = now
 
 
 def _show_bar(watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threading.Event) -> None:
@@ -152,7 +184,10 @@ def _show_bar(watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threadi
             history = [*history[-10:], now]
             counts = now.tally.total
             rate = (counts.imported - history[0].tally.total.imported) / max(now.at - history[0].at, 1e-3)
-            text = f"{counts.imported:,} imported  {rate:,.0f}/s  {counts.dead_lettered:,} dead letters"
+            doing = activity.here.now().what
+            text = (
+                f"{counts.imported:,} imported  {rate:,.0f}/s  {counts.dead_lettered:,} dead letters  {doing}"
+            )
             progress.update(
                 task, completed=now.bytes_done, description=text if counts.read else "starting Beam"
             )

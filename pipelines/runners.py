@@ -13,7 +13,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from pipelines.config import Config
 
-OWN_OPTIONS: Final = ("--config", "--resume", "--allow-new", "--dry-run", "--set", "--json")
+OWN_OPTIONS: Final = ("--config", "--resume", "--allow-new", "--dry-run", "--set", "--log-format", "--json")
 
 
 def unknown_options(config: Config, beam_args: Sequence[str]) -> list[tuple[str, str]]:

@@ -171,6 +171,24 @@ class StateFolder:
                 f"{folder}/{e['name'].rpartition('/')[2]}": e["size"] for e in found if e["type"] == "file"
             }
 
+    def folders(self) -> list[str]:
+        """Returns the names of the folders directly in this one; none if it is not there.
+
+        Raises:
+            StateUnusable: if it cannot be listed.
+        """
+        with self._explained("", "listed"):
+            try:
+                if self.is_local:
+                    with os.scandir(path_of(self.uri)) as entries:
+                        return [entry.name for entry in entries if entry.is_dir()]
+                filesystem = self._filesystem()
+                filesystem.invalidate_cache()
+                found: list[dict[str, Any]] = filesystem.ls(path_of(self.uri), detail=True)
+            except FileNotFoundError:
+                return []
+            return [e["name"].rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory"]
+
     def exists(self, name: str) -> bool:
         """Returns whether there is such a file."""
         with self._explained(name, "read"):

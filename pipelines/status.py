@@ -1,0 +1,168 @@
+"""Says from the state folder alone, on any machine that reaches it, how runs stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from pipelines.heartbeat import NOW
+from pipelines.lease import holder, is_stale
+from pipelines.ledger import read_ledger
+from pipelines.manifest import NAME as MANIFEST
+from pipelines.manifest import ManifestUnusable, read_manifest
+from pipelines.report import close_books
+from pipelines.state import StateFolder
+
+FOLLOW_SECONDS: Final = 10.0
+_ENDED: Final = ("done", "dry_run", "stopped", "failed", "interrupted")
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """A run under a state folder, and how it ended."""
+
+    run_id: str
+    state: str
+    exit_code: int | None
+    started_at: str
+    read: int
+    imported: int
+    dead_lettered: int
+
+
+def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict[str, Any]:
+    """Returns how a run stands, as JSON values.
+
+    Raises:
+        ManifestUnusable: if there is no such run.
+        StateUnusable: if the state folder cannot be read.
+    """
+    manifest = read_manifest(folder)
+    ledger = read_ledger(folder, manifest.key)
+    books = close_books(manifest.segments, ledger)
+    report, beat = _json(folder, "report.json"), _json(folder, NOW)
+    state = _state(folder, report, now())
+    running = state == "running"
+    sizes = {segment.id: sum(part.bytes for part in segment.parts) for segment in manifest.segments}
+    done = sum(
+        _bytes_done(sizes[id_], record.done, record.tally.bytes_sent) for id_, record in ledger.items()
+    )
+    rate = float(beat.get("events_per_second", 0.0)) if running else 0.0
+    requests = sum(books.tally.requests.values())
+    read = books.total.read
+    left = read * (manifest.bytes / done - 1) if done else None
+    return {
+        "run_id": manifest.run_id,
+        "state": state,
+        "doing": beat.get("doing", "starting") if running else None,
+        "exit_code": report.get("exit_code") if not running else None,
+        "started_at": report.get("started_at"),
+        "files": {"total": manifest.files, "done": books.files_done},
+        "segments": {"total": len(manifest.segments), "done": books.segments_done},
+        "bytes": {"total": manifest.bytes, "done": done},
+        "books": {"read": read, **books.total.to_json(), "balanced": books.balanced},
+        "dead_letters": {"by_reason": dict(books.tally.by_reason.most_common())},
+        "requests": {"total": requests, "refused_for_speed": books.tally.requests["429"]},
+        "rate": {"events_per_second": rate, "of_limit": _share(rate, beat)},
+        "seconds_left": round(left / rate, 1) if left is not None and rate > 0 else None,
+    }
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """Returns how a run stands as a few lines for a person."""
+    books, files, size, rate = status["books"], status["files"], status["bytes"], status["rate"]
+    share = size["done"] / size["total"] if size["total"] else 1.0
+    lines = [f"Run {status['run_id']}: {_what(status)}"]
+    lines.append(
+        f"  {share:.0%} of the bytes, {files['done']:,} of {files['total']:,} files; "
+        f"{books.get('imported', 0):,} imported, {books.get('dead_lettered', 0):,} dead letters"
+    )
+    lines += [f"    {reason:<28}{n:>10,}" for reason, n in status["dead_letters"]["by_reason"].items()]
+    if status["state"] == "running":
+        limit = f", {rate['of_limit']:.0%} of the limit" if rate["of_limit"] is not None else ""
+        eta = f", about {status['seconds_left']:,.0f} s left" if status["seconds_left"] is not None else ""
+        refused = status["requests"]["refused_for_speed"]
+        lines.append(f"  {rate['events_per_second']:,.0f} events/s{limit}, {refused:,} × 429{eta}")
+    if not books["balanced"]:
+        lines.append("  The books do not close.")
+    return "\n".join(lines) + "\n"
+
+
+def follow(folder: StateFolder, wait: Callable[[float], object] = time.sleep) -> Iterator[dict[str, Any]]:
+    """Yields how a run stands, again and again, until it runs no more.
+
+    Raises:
+        ManifestUnusable: if there is no such run.
+        StateUnusable: if the state folder cannot be read.
+    """
+    while True:
+        status = status_of(folder)
+        yield status
+        if status["state"] != "running":
+            return
+        wait(FOLLOW_SECONDS)
+
+
+def list_runs(state: StateFolder, now: Callable[[], float] = time.time) -> Iterator[RunLine]:
+    """Yields the runs under a state folder, oldest first.
+
+    Raises:
+        StateUnusable: if the state folder cannot be read.
+    """
+    for name in sorted(state.folders()):
+        folder = state.below(name)
+        if not folder.exists(MANIFEST):
+            continue
+        report = _json(folder, "report.json")
+        books = report.get("books") or {}
+        yield RunLine(
+            name,
+            _state(folder, report, now()),
+            report.get("exit_code"),
+            str(report.get("started_at") or "unknown"),
+            int(books.get("read", 0)),
+            int(books.get("imported", 0)),
+            int(books.get("dead_lettered", 0)),
+        )
+
+
+def _what(status: Mapping[str, Any]) -> str:
+    if status["state"] == "running":
+        return str(status["doing"])
+    code = status["exit_code"]
+    ended = status["state"].replace("_", " ")
+    return ended if code is None else f"{ended}, exit code {code}"
+
+
+def _state(folder: StateFolder, report: Mapping[str, Any], now: float) -> str:
+    """Returns a run's state: `running` only while somebody works on it, `killed` if nobody told its end."""
+    held = holder(folder)
+    if held is not None and not is_stale(held, now):
+        return "running"
+    state = report.get("state")
+    return str(state) if state in _ENDED else "killed"
+
+
+def _bytes_done(size: int, done: bool, sent: int) -> int:
+    return size if done else min(size, sent)
+
+
+def _share(rate: float, beat: Mapping[str, Any]) -> float | None:
+    limit = beat.get("limit")
+    return round(rate / limit, 3) if isinstance(limit, int | float) and limit else None
+
+
+def _json(folder: StateFolder, name: str) -> dict[str, Any]:
+    """Returns a file's values; none if it is missing or not whole."""
+    try:
+        values = orjson.loads(folder.read(name))
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+__all__ = ["ManifestUnusable", "RunLine", "follow", "list_runs", "status_of", "status_text"]

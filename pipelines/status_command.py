@@ -1,0 +1,86 @@
+"""What the verbs `status` and `runs` do: they print how runs stand, and change nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+
+import orjson
+
+from pipelines.config import ConfigError, load_config
+from pipelines.manifest import ManifestUnusable
+from pipelines.report import ExitCode
+from pipelines.resuming import RunMismatch, absolute, check_run_id
+from pipelines.state import StateFolder, StateUnusable
+from pipelines.status import RunLine, follow, list_runs, status_of, status_text
+from transforms.storage import Storage
+
+
+def show_status(
+    run_id: str,
+    *,
+    config_path: str | None = None,
+    state: str = ".backfill",
+    following: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Prints how a run stands and returns 0, or 2 if that cannot be told.
+
+    Args:
+        run_id: the run.
+        config_path: a configuration that names the state folder, and how it is reached.
+        state: the state folder, without a configuration.
+        following: print it again every ten seconds, until the run runs no more.
+        as_json: print JSON, one line each time.
+    """
+    try:
+        check_run_id(run_id)
+        folder = _state_folder(config_path, state).below(run_id)
+        for status in follow(folder) if following else [status_of(folder)]:
+            text = orjson.dumps(status).decode() + "\n" if as_json else status_text(status)
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except (ConfigError, ManifestUnusable, RunMismatch, StateUnusable) as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    return int(ExitCode.DONE)
+
+
+def show_runs(*, config_path: str | None = None, state: str = ".backfill", as_json: bool = False) -> int:
+    """Prints which runs there are and how each ended; returns 0, or 2 if that cannot be told."""
+    try:
+        runs = list(list_runs(_state_folder(config_path, state)))
+    except (ConfigError, StateUnusable) as error:
+        return _refuse(str(error))
+    lines = (orjson.dumps(dataclasses.asdict(run)).decode() for run in runs) if as_json else _table(runs)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return int(ExitCode.DONE)
+
+
+def _table(runs: list[RunLine]) -> Iterator[str]:
+    if not runs:
+        yield "There are no runs here."
+        return
+    width = max(len(run.run_id) for run in runs)
+    yield f"{'run':<{width}}  {'state':<12}{'exit':>4}  {'started':<20}{'imported':>14}{'dead letters':>14}"
+    for run in runs:
+        code = "" if run.exit_code is None else run.exit_code
+        yield (
+            f"{run.run_id:<{width}}  {run.state:<12}{code:>4}  {run.started_at[:19]:<20}"
+            f"{run.imported:>14,}{run.dead_lettered:>14,}"
+        )
+
+
+def _state_folder(config_path: str | None, state: str) -> StateFolder:
+    if config_path is None:
+        return StateFolder(absolute(state))
+    run = load_config(config_path).run
+    return StateFolder(absolute(run.state), Storage(run.storage_options))
+
+
+def _refuse(message: str) -> int:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return int(ExitCode.USAGE)

@@ -1,0 +1,197 @@
+"""How runs stand, told from the state folder alone; and what is told while one runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipelines.backfill import prepare_launch
+from pipelines.config import load_config
+from pipelines.heartbeat import Heartbeat, now_values
+from pipelines.lease import Lease, RunBusy, is_stale, take_lease
+from pipelines.progress import Snapshot, describe, progress_values
+from pipelines.state import StateFolder
+from pipelines.status import follow, list_runs, status_of, status_text
+from pipelines.status_command import show_runs, show_status
+from tests.backfills import Backfills, events
+from tests.processes import start, wait_until
+from transforms import drain
+from transforms.activity import REFUSED_SECONDS, Activity
+from transforms.tally import Counts, Tally
+
+
+def test_a_run_is_followed_from_its_start_to_its_end(backfills: Backfills) -> None:
+    backfills.write("a.json", [*events(20_000), b"{"])
+    slow = {"limits.events_per_second": 8000, "run.id": "it", "run.allow_dead_letters": 1}
+    running = start(backfills.config(backfills.everything, slow))
+    folder = StateFolder(str(backfills.state / "it"))
+    wait_until(lambda: backfills.emulator.stats()["requests"] >= 2)
+    status = status_of(folder)
+    assert (status["state"], status["exit_code"]) == ("running", None)
+    assert 0 < status["bytes"]["done"] < status["bytes"]["total"]
+    assert json.loads((backfills.state / "it" / "report.json").read_text())["state"] == "running"
+    assert "of the bytes" in status_text(status)
+    assert [run.state for run in list_runs(StateFolder(str(backfills.state)))] == ["running"]
+    assert running.end()[0] == 0
+    *_, last = follow(folder, wait=lambda _: None)
+    assert (last["state"], last["exit_code"]) == ("done", 0)
+    assert last["books"]["imported"] == 20_000
+    assert last["dead_letters"]["by_reason"] == {"invalid_json": 1}
+    assert last["files"]["done"] == 1
+
+
+def test_a_run_that_was_killed_is_told_as_such_and_a_second_start_is_refused_meanwhile(
+    backfills: Backfills,
+) -> None:
+    backfills.write("a.json", events(20_000))
+    slow = {"limits.events_per_second": 4000, "run.id": "it"}
+    config = backfills.config(backfills.everything, slow)
+    running = start(config)
+    wait_until(lambda: backfills.emulator.stats()["requests"] >= 2)
+    running.signal(signal.SIGSTOP)
+    code, _, err = start(config, "--resume", "it").end()
+    assert code == 2
+    assert f"process {running.process.pid} on" in err
+    running.kill_group()
+    folder = StateFolder(str(backfills.state / "it"))
+    assert status_of(folder)["state"] == "killed"
+    code, report, err = start(config, "--resume", "it", "--set", "limits.events_per_second=30000").end()
+    assert (code, report["books"]["imported"]) == (0, 20_000), err
+
+
+def test_the_verbs_print_tables_and_json(backfills: Backfills, capsys: pytest.CaptureFixture[str]) -> None:
+    backfills.write("a.json", events(10))
+    state = str(backfills.state)
+    assert show_runs(state=state) == 0
+    assert "no runs" in capsys.readouterr().out
+    config = str(backfills.config(backfills.everything, {"run.id": "it"}))
+    assert backfills.run(backfills.everything, {"run.id": "it"}).code == 0
+    assert show_runs(config_path=config) == 0
+    assert "done" in capsys.readouterr().out
+    assert show_runs(state=state, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 0
+    assert show_status("it", state=state, as_json=True, following=True) == 0
+    assert json.loads(capsys.readouterr().out)["books"]["read"] == 10
+    assert show_status("it", state=state) == 0
+    assert "done, exit code 0" in capsys.readouterr().out
+    assert show_status("other", state=state) == 2
+    assert show_status("../it", state=state) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_one_lease_at_a_time(tmp_path: Path) -> None:
+    folder = StateFolder(str(tmp_path))
+    lease = take_lease(folder, "a")
+    with pytest.raises(RunBusy, match="is working on this run"):
+        take_lease(folder, "b")
+    assert lease.renew()
+    lease.release()
+    other = take_lease(folder, "b")
+    assert not lease.renew()
+    lease.release()  # it is no longer ours to give back
+    assert other.renew()
+
+
+def test_a_lease_is_stale_when_its_process_is_gone_or_elsewhere_when_its_time_is_over(tmp_path: Path) -> None:
+    folder = StateFolder(str(tmp_path))
+    take_lease(folder, "a", clock=lambda: 1000.0)
+    held = json.loads((tmp_path / "lock.json").read_text())
+    assert not is_stale(held, 1e9)
+    assert is_stale({**held, "process": "1"}, 1000.0)
+    elsewhere = {**held, "machine": "elsewhere"}
+    assert not is_stale(elsewhere, 1000.0 + held["seconds"])
+    assert is_stale(elsewhere, 1001.0 + held["seconds"])
+    (tmp_path / "lock.json").write_bytes(b"\0")
+    assert take_lease(folder, "b").renew()
+
+
+def test_a_lost_lease_drains_the_run(tmp_path: Path) -> None:
+    folder = StateFolder(str(tmp_path))
+    heart = Heartbeat(folder, Lease(folder, "a"), on_stuck=pytest.fail)
+    try:
+        heart.beat()
+        assert heart.problem is None
+        Lease(folder, "b").folder.write("lock.json", Lease(folder, "b")._content())
+        heart.beat()
+        assert heart.problem
+        assert drain.is_requested()
+    finally:
+        drain.reset()
+
+
+def test_a_heart_notices_that_nothing_moves_while_nothing_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = [0.0]
+    activity = Activity(clock=lambda: time[0])
+    monkeypatch.setattr("transforms.activity.here", activity)
+    stuck: list[str] = []
+    heart = Heartbeat(StateFolder(str(tmp_path)), None, stuck.append, stuck_s=100)
+    heart.beat()
+    time[0] = 1000
+    heart.beat()
+    assert not stuck, "nothing has begun"
+    activity.moved()
+    activity.waiting("outage_wait_s", 5000)
+    time[0] = 3000
+    heart.beat()
+    assert not stuck, "it waits on purpose"
+    activity.waiting("outage_wait_s", 0)
+    time[0] = 3099
+    heart.beat()
+    assert not stuck
+    time[0] = 3101
+    heart.beat()
+    assert stuck == ["no progress for 101 seconds, while nothing waits"]
+
+
+def test_what_a_process_is_doing() -> None:
+    time = [100.0]
+    activity = Activity(clock=lambda: time[0])
+    assert activity.now().what == "starting"
+    activity.settled(Tally(parts={0: Counts(read=50, imported=50)}))
+    time[0] += 10
+    activity.settled(Tally(parts={0: Counts(read=50, imported=50)}))
+    assert activity.now().what == "sending"
+    assert activity.now().events_per_second == 10
+    tally = Tally()
+    tally.requests["429"] += 2
+    activity.settled(tally)
+    assert (activity.now().what, activity.now().refused) == ("throttled", 2)
+    time[0] += REFUSED_SECONDS + 1
+    activity.waiting("retry_wait_s", 3)
+    assert activity.now().what == "retrying"
+    activity.waiting("outage_wait_s", 3)
+    assert activity.now().what == "outage"
+    assert now_values(activity.now())["doing"] == "outage"
+    time[0] += 100
+    assert activity.now().events_per_second == 0
+
+
+def test_progress_is_one_line_for_people_and_one_object_for_machines() -> None:
+    half = Tally(parts={0: Counts(read=600, imported=500, dead_lettered=100)})
+    before, now = Snapshot(0.0, Tally(), 0), Snapshot(10.0, half, 50)
+    values = progress_values(now, before, 3, 100, "sending")
+    assert (values["events_per_second"], values["seconds_left"], values["doing"]) == (50.0, 10.0, "sending")
+    line = " 50% of 3 files: 500 imported, 100 dead letters, 50 events/s, sending, about 10 s left"
+    assert describe(values) == line
+
+
+def test_machines_are_told_in_json(backfills: Backfills) -> None:
+    backfills.write("a.json", events(10))
+    running = start(backfills.config(backfills.everything), "--log-format", "json")
+    code, _, err = running.end()
+    assert code == 0
+    assert {json.loads(line)["kind"] for line in err.splitlines()} == {"start"}
+
+
+def test_an_unfinished_launch_gives_its_lease_back(backfills: Backfills) -> None:
+    backfills.write("a.json", events(10))
+    config = load_config(str(backfills.config(backfills.everything, {"run.id": "it"})))
+    launch = prepare_launch(config)
+    launch.lease.release()
+    (backfills.state / "it" / "ledger").mkdir()
+    assert prepare_launch(config, resume="it").segments_left == 1

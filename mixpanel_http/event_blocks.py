@@ -143,18 +143,19 @@ class _Assembly:
 
     def add(self, piece: bytes) -> None:
         """Adds lines: as a whole where they are clean, else around those that are not, else by halves."""
-        if b"\r" in piece:  # one byte is found many times faster than two
-            piece, self._changed = piece.replace(b"\r\n", b"\n"), True
-        layout = layout_of(piece)
+        # One byte is found many times faster than two. Only the clean path reads on without them: what is told
+        # of a line counts its own characters.
+        plain = piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece
+        layout = layout_of(plain)
         events = _decode(layout) if layout else None
         if layout is None or events is None:
             self._add_halves(piece)
             return
-        suspects = _suspects(layout, events, self._now_s)
-        if not suspects:
-            suspects = self._add_clean(layout, events)
+        suspects = _suspects(layout, events, self._now_s) or self._add_clean(layout, events)
         if suspects:
             self._add_around(piece.split(b"\n"), suspects)
+        else:
+            self._changed = self._changed or len(plain) < len(piece)
 
     def _add_halves(self, piece: bytes) -> None:
         if self._refused_in_a_row >= _ALL_BAD and len(piece) <= _ALL_BAD_BYTES:

@@ -143,8 +143,8 @@ class _Assembly:
 
     def add(self, piece: bytes) -> None:
         """Adds lines: as a whole where they are clean, else around those that are not, else by halves."""
-        # One byte is found many times faster than two. Only the clean path reads on without them: what is told
-        # of a line counts its own characters.
+        # One byte is found many times faster than two. Only the clean path reads on without them: what is
+        # told of a line counts its own characters.
         plain = piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece
         layout = layout_of(plain)
         events = _decode(layout) if layout else None

@@ -1,0 +1,102 @@
+"""Delivery over bad connections: nothing is lost, no call hangs, and no thread or socket is left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mixpanel_emulator.oracle import compare
+from mixpanel_emulator.process import EmulatorProcess
+from mixpanel_http.answers import Answer, SentIds, no_ids
+from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.delivery import Deliverer
+from mixpanel_http.rate import Lane
+from mixpanel_http.retrying import RetryPolicy
+from mixpanel_http.secret_refs import SecretRef
+from tests.backfills import events, ndjson
+from tests.tcp_proxy import Toxic, tcp_proxy
+
+READ_TIMEOUT_S = 0.5
+EVENTS = 200
+
+
+def longer(piece: bytes) -> bytes:
+    """Returns an answer that tells a length it does not have."""
+    return piece.lower().replace(b"content-length: ", b"content-length: 1")
+
+
+def cut_chunk(piece: bytes) -> bytes:
+    """Returns an answer in chunks of which the last is not whole."""
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n" + piece[:20]
+
+
+TOXICS = {
+    "latency": Toxic(delay_s=0.2),
+    "latency of requests": Toxic(upstream=True, delay_s=0.2),
+    "bandwidth": Toxic(upstream=True, bytes_per_second=20_000),
+    "slices": Toxic(slice_bytes=1),
+    "slices of requests": Toxic(upstream=True, slice_bytes=7),
+    "a slow close": Toxic(close_after_s=0.3),
+    "a request reset": Toxic(upstream=True, cut_after=500, reset=True),
+    "an answer reset": Toxic(cut_after=30, reset=True),
+    "a request cut at once": Toxic(upstream=True, cut_after=1),
+    "a request cut": Toxic(upstream=True, cut_after=900),
+    "an answer cut": Toxic(cut_after=60),
+    "an answer cut in its body": Toxic(cut_after=150),
+    "silence": Toxic(silent=True),
+    "requests that never arrive": Toxic(upstream=True, silent=True),
+    "a wrong length": Toxic(rewrite=longer),
+    "a chunk cut": Toxic(rewrite=cut_chunk),
+}
+
+
+class Timed(ImportClient):
+    """A client that notes how long each call took."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(Destination(url, SecretRef("env:TEST_TOKEN")), 1)
+        self.took: list[float] = []
+
+    def send(self, body: bytes, count: int, ids: SentIds = no_ids) -> Answer:
+        """Returns the answer to one request."""
+        started = time.monotonic()
+        try:
+            return super().send(body, count, ids)
+        finally:
+            self.took.append(time.monotonic() - started)
+
+
+def sockets_open() -> int:
+    """Returns how many sockets this process has, where the system tells."""
+    names = [path for path in Path("/proc/self/fd").glob("*") if path.is_symlink()]
+    return sum(path.readlink().name.startswith("socket:") for path in names if path.is_symlink())
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", TOXICS)
+def test_a_bad_connection_loses_nothing_and_holds_nobody_up(
+    name: str, times: int, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_TOKEN", "token-of-the-test")
+    monkeypatch.setattr("mixpanel_http.client.READ_TIMEOUT_S", READ_TIMEOUT_S)
+    emulator.stats()
+    threads, sockets = threading.active_count(), sockets_open()
+    with tcp_proxy(emulator.url) as proxy:
+        proxy.poison(TOXICS[name], times)
+        client = Timed(proxy.url)
+        policy = RetryPolicy(first_wait_s=0.02, longest_wait_s=0.1, give_up_after_s=60)
+        receipt = Deliverer(client, Lane(10**7, 10**12), policy).deliver(
+            ndjson(events(EVENTS)).rstrip(b"\n"), EVENTS
+        )
+        client.close()
+        assert proxy.struck > 0
+
+    stats = emulator.stats()
+    assert (receipt.imported, stats["distinct"], stats["duplicates_that_differ"]) == (EVENTS, EVENTS, 0)
+    assert compare(ndjson(events(EVENTS)).splitlines(), emulator.records()).is_clean
+    assert max(client.took) <= READ_TIMEOUT_S + 1
+    assert threading.active_count() <= threads
+    assert sockets_open() <= sockets

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,9 @@ def crash_and_resume(backfills: Backfills, point: str) -> None:
     comes to are met by the second.
     """
     for part in range(3):  # with a refused line in each block
-        lines = [x for n in range(4) for x in (*events(99, first=1000 * part + 100 * n), b"{")]
+        lines: list[bytes | Mapping[str, Any]] = []
+        for n in range(4):
+            lines += [*events(99, first=1000 * part + 100 * n), b"{"]
         backfills.write(f"{part}.json", [*lines, event(1, distinct_id="undefined")])
     config = backfills.config(
         backfills.everything,

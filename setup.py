@@ -17,11 +17,10 @@ INSTALL_REQUIRES = [
     "orjson>=3.13.0,<4",
     "msgspec>=0.22.0,<1",
     "isal>=1.9.1,<2",
-    "numpy>=1.26,<3",  # which of its releases is Beam's to say
     "zstandard>=0.25.0,<1",
     "xxhash>=4.1.0,<5",
     # passes over whole blocks; Beam brings both, within its own bounds
-    "numpy",
+    "numpy>=1.26,<3",
     "pyarrow",
     "urllib3>=2.8.0,<3",
     "tenacity>=9.2.1,<10",

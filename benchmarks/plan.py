@@ -10,7 +10,7 @@ import sys
 import time
 
 from pipelines.backfill import prepare_launch
-from pipelines.config import load_config
+from pipelines.config_reading import load_config
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ import orjson
 from mixpanel_http.client import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
 from pipelines.backfill import Launch, RunMismatch, prepare_launch, run_launch
-from pipelines.config import Config, ConfigError, load_config
+from pipelines.config import Config
+from pipelines.config_reading import ConfigError, load_config
 from pipelines.lease import RunBusy
 from pipelines.manifest import ManifestUnusable
 from pipelines.plan import NothingMatched, SourceUnreadable

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from pipelines.config import ConfigError, load_config
+from pipelines.config_reading import ConfigError, load_config
 from pipelines.manifest import ManifestUnusable
 from pipelines.report import ExitCode
 from pipelines.resuming import RunMismatch, absolute, check_run_id

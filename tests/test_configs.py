@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import MAX_CONFIG_BYTES, Config, ConfigError, load_config
+from pipelines.config import Config
+from pipelines.config_reading import MAX_CONFIG_BYTES, ConfigError, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 CANARY = "canary7f3a9e"

@@ -21,7 +21,8 @@ from pydantic.fields import FieldInfo
 
 from mixpanel_http.verdicts import Reason
 from pipelines.command import run
-from pipelines.config import Config, load_config
+from pipelines.config import Config
+from pipelines.config_reading import load_config
 from pipelines.report import ExitCode
 from run_backfill import looking_parser, parser
 

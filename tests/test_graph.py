@@ -5,7 +5,7 @@ from __future__ import annotations
 import apache_beam as beam
 from apache_beam.transforms.display import DisplayData
 
-from pipelines.config import load_config
+from pipelines.config_reading import load_config
 from pipelines.graph import BackfillEvents
 from pipelines.ledger import Ledger
 from pipelines.manifest import Manifest, write_manifest

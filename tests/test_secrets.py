@@ -22,7 +22,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.transforms.display import DisplayData
 
 from mixpanel_http.verdicts import Reason
-from pipelines.config import load_config
+from pipelines.config_reading import load_config
 from pipelines.graph import BackfillEvents
 from pipelines.ledger import Ledger
 from pipelines.runners import pipeline_options

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.backfill import prepare_launch
-from pipelines.config import load_config
+from pipelines.config_reading import load_config
 from pipelines.heartbeat import Heartbeat, now_values
 from pipelines.lease import Lease, RunBusy, is_stale, take_lease
 from pipelines.progress import Snapshot, describe, progress_values

@@ -1,0 +1,194 @@
+"""Reads a configuration: YAML without its surprises, overrides, and every error in words, with its path."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipelines.config import Config
+
+MAX_CONFIG_BYTES: Final = 1_000_000
+MAX_ALIASES: Final = 20  # nested ones multiply: these few become some thousand values at most
+
+
+class ConfigError(ValueError):
+    """What is wrong with a configuration: one line an error, each with its path in the file."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = list(errors)
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Returns the configuration in a file, with `key.path=value` overrides applied.
+
+    Raises:
+        ConfigError: with every error there is, each with its path.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError([f"{path}: a configuration has at most {MAX_CONFIG_BYTES:,} bytes"])
+    values = _parse_yaml(path, raw)
+    errors = [problem for override in overrides if (problem := _apply(values, override))]
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError([*errors, *_lines(error)]) from None
+    if errors:
+        raise ConfigError(errors)
+    return config
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without its surprises.
+
+    It otherwise lets the last of two equal keys win in silence, fails on a 30 February without saying where,
+    and takes 010 for eight and 1:30 for ninety.
+    """
+
+
+_PLAIN: Final = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _PLAIN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_PLAIN[0], re.compile(r"-?(0|[1-9][0-9]{0,99})$"), list("-0123456789"))
+_Loader.add_implicit_resolver(
+    _PLAIN[1],
+    re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]+)?([eE][-+]?[0-9]+)?$"),
+    list("-0123456789"),
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        problem = None
+        if not isinstance(key, yaml.ScalarNode):
+            problem = "a key is a name"
+        elif key.tag == "tag:yaml.org,2002:merge":
+            problem = "'<<' is not supported; write the keys out"
+        elif key.value in seen:
+            problem = f"the key {key.value!r} stands twice"
+        if problem:
+            raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        seen.add(key.value)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _parse_yaml(path: str, raw: bytes) -> dict[str, Any]:
+    values: object = None
+    try:
+        text = raw.decode()
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        if aliases <= MAX_ALIASES:
+            values = yaml.load(text, Loader=_Loader)
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: is no text in UTF-8"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: no valid YAML: nested too deep"]) from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError([f"{path}{place}: no valid YAML: {_yaml_problem(error)}"]) from None
+    if aliases > MAX_ALIASES:
+        raise ConfigError([f"{path}: more than {MAX_ALIASES} YAML aliases"])
+    if not isinstance(values, dict):
+        raise ConfigError([f"{path}: must hold sections like 'source:' and 'destination:'"])
+    return values
+
+
+def _yaml_problem(error: Exception) -> str:
+    """Returns what is wrong in words that lead to the cause, for the traps that people fall into here."""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+    if "'\\t'" in problem:
+        return "a tab; YAML is indented by spaces"
+    if "but got '{'" in problem:
+        return f"{problem} (between braces a value with {{date}} needs quotes)"
+    return str(problem)
+
+
+def _apply(values: dict[str, Any], override: str) -> str | None:
+    """Sets one value; returns what is wrong with the override, if anything is."""
+    key, found, text = override.partition("=")
+    names = key.split(".")
+    if not found or not all(names):
+        return f"--set {key}: must look like key.path=value"
+    try:
+        value = yaml.load(text, Loader=_Loader) if text else ""
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return f"--set {key}: the value is no valid YAML; a text with special characters needs quotes"
+    section = values
+    for name in names[:-1]:
+        if section.get(name) is None:
+            section[name] = {}
+        inner = section[name]
+        if not isinstance(inner, dict):
+            return f"--set {key}: {name} has no keys"
+        section = inner
+    section[names[-1]] = value
+    return None
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    """Yields an error a line, with its path and without the value, which may be a secret."""
+    messages: dict[str, list[str]] = {}
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        path = ".".join(str(part) for part in detail["loc"] if not _is_union_arm(part))
+        messages.setdefault(path, []).append(_message(detail["type"], detail["msg"], detail["loc"]))
+    for path, found in messages.items():
+        # What may be one of several kinds fails once for each.
+        first, *others = found
+        rest = "".join(f" or {other.removeprefix('must be ')}" for other in others)
+        yield f"{path or 'configuration'}: {first}{rest}"
+
+
+_MESSAGES: Final = {
+    "missing": "is required",
+    "invalid_key": "a key is a name",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be a section with keys of its own",
+    "model_type": "must be a section with keys of its own",
+}
+
+
+def _message(kind: str, message: str, loc: Sequence[str | int]) -> str:
+    if kind == "extra_forbidden":
+        return f"unknown key; {_what_there_is(loc)}"
+    return _MESSAGES.get(kind) or message.removeprefix("Value error, ").replace("Input should", "must", 1)
+
+
+def _what_there_is(loc: Sequence[str | int]) -> str:
+    """Returns the key that was probably meant by the last one of a path, or all that its section has."""
+    section: type[BaseModel] = Config
+    for part in loc[:-1]:
+        section = next(s for s in _sections(section.model_fields[str(part)].annotation))
+    names = [field.alias or name for name, field in section.model_fields.items()]
+    close = difflib.get_close_matches(str(loc[-1]), names, 1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+
+
+def _sections(annotation: object) -> Iterator[type[BaseModel]]:
+    """Yields the section that a field holds, if it holds one."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield kind
+
+
+def _is_union_arm(part: str | int) -> bool:
+    return isinstance(part, str) and (part in ("str", "int") or "[" in part)

@@ -2,9 +2,17 @@
 
 from setuptools import setup
 
-# Named one by one, so that no stray folder ever travels to a worker. A worker imports the first three only;
-# the emulator is for the launcher and for tests.
-PACKAGES = ["mixpanel_http", "transforms", "pipelines", "mixpanel_emulator"]
+# Named one by one, so that no stray folder ever travels to a worker. A worker imports all but the last two:
+# the emulator is for the launcher and for tests, the spool for applications.
+PACKAGES = [
+    "mixpanel_http",
+    "source_formats",
+    "record_maps",
+    "transforms",
+    "pipelines",
+    "mixpanel_emulator",
+    "mixpanel_spool",
+]
 
 INSTALL_REQUIRES = [
     "apache-beam>=2.77,<2.78",

@@ -13,18 +13,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKER_PACKAGES = ("mixpanel_http", "transforms", "pipelines")
-PACKAGES = (*WORKER_PACKAGES, "mixpanel_emulator")
+RULES = ("mixpanel_http", "source_formats", "record_maps")
+WORKER_PACKAGES = (*RULES, "transforms", "pipelines")
+PACKAGES = (*WORKER_PACKAGES, "mixpanel_emulator", "mixpanel_spool")
 NOT_RELEASED = ("tests", "benchmarks", "sample")
 OURS = frozenset({*PACKAGES, *NOT_RELEASED, "run_backfill", "setup"})
 
 # What each part may import of the project, itself aside.
 ARROWS = {
     "mixpanel_http": frozenset[str](),
-    "transforms": frozenset({"mixpanel_http"}),
-    "pipelines": frozenset({"mixpanel_http", "transforms", "mixpanel_emulator"}),
-    "run_backfill": frozenset({"mixpanel_http", "transforms", "pipelines", "mixpanel_emulator"}),
+    "source_formats": frozenset[str](),
+    "record_maps": frozenset({"mixpanel_http"}),
+    "transforms": frozenset(RULES),
+    "pipelines": frozenset({*RULES, "transforms", "mixpanel_emulator"}),
+    "run_backfill": frozenset({*RULES, "transforms", "pipelines", "mixpanel_emulator"}),
     "mixpanel_emulator": frozenset[str](),
+    "mixpanel_spool": frozenset({"mixpanel_http"}),
 }
 
 # Neither made by hand nor part of what is released.
@@ -87,7 +91,7 @@ def test_imports_point_one_way(part: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("part", ["mixpanel_http", "mixpanel_emulator"])
+@pytest.mark.parametrize("part", [*RULES, "mixpanel_emulator", "mixpanel_spool"])
 def test_only_the_steps_and_the_jobs_know_beam(part: str) -> None:
     assert not [path for path in _sources(part) if "apache_beam" in _imports(path)]
 
@@ -105,7 +109,7 @@ def test_a_worker_loads_nothing_of_the_emulator() -> None:
 
 
 def test_the_rules_load_without_beam() -> None:
-    modules = [_module_name(path) for path in _sources("mixpanel_http")]
+    modules = [_module_name(path) for part in RULES for path in _sources(part)]
 
     assert "apache_beam" not in _modules_loaded_by(*modules)
 

@@ -1,1 +1,1 @@
-"""How records of another shape become records of Mixpanel's: declared maps, and named ones for known dialects."""
+"""How records of another shape become Mixpanel's: declared maps, and named ones for known dialects."""

@@ -58,7 +58,7 @@ class Deliverer:
         policy: RetryPolicy,
         surroundings: Surroundings | None = None,
     ) -> None:
-        """Takes the client and how to pace and retry; `surroundings` are for tests."""
+        """Takes what `PatientSender` takes."""
         self._sender = PatientSender(client, lane, policy, surroundings)
         self._lock = threading.Lock()
         self.learned_bytes: int | None = None
@@ -68,7 +68,7 @@ class Deliverer:
         self._sender.halt()
 
     def deliver(self, body: bytes, count: int, compressed: bytes | None = None) -> Receipt:
-        """Returns what became of `count` events in the NDJSON `body`; `compressed` is the same, gzipped."""
+        """Returns what became of a request's records; the arguments are `Outgoing`'s."""
         work = _Work(Receipt())
         self._deliver(Outgoing(body, count, 0, compressed or b""), work)
         work.receipt.stop = self._sender.stopped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from mixpanel_http.failure_table import REFUSED_FOR_GOOD
 from mixpanel_http.verdicts import Rejection
@@ -21,6 +22,22 @@ class Stop:
     def for_good(self) -> bool:
         """True if asking again as somebody else would not help."""
         return self.status in REFUSED_FOR_GOOD
+
+
+# What a receipt counts besides its records' outcomes; totals have the same names and add them up.
+SUMS: Final = (
+    "retries",
+    "splits",
+    "isolations",
+    "bytes_raw",
+    "bytes_sent",
+    "re_sent_events",
+    "re_sent_bytes",
+    "waited_s",
+    "throttled_s",
+    "retry_wait_s",
+    "outage_wait_s",
+)
 
 
 @dataclass(slots=True)

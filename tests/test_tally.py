@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixpanel_http.receipts import SUMS as SUMS_OF_RECEIPTS
+from mixpanel_http.receipts import Receipt
 from transforms.tally import OUTCOMES, Counts, Tally
 
 NUMBER = st.integers(0, 10**12)
@@ -97,3 +99,10 @@ def test_books_close_when_each_record_has_one_outcome(outcome: str) -> None:
 def test_anything_else_is_not_read_as_a_tally(values: Any) -> None:
     with pytest.raises((TypeError, ValueError, KeyError, AttributeError)):
         Tally.from_json(values)
+
+
+def test_what_a_receipt_sums_up_is_counted_under_the_same_names() -> None:
+    numbers = [f.name for f in fields(Receipt) if f.default == 0 and f.name not in OUTCOMES]
+
+    assert sorted(SUMS_OF_RECEIPTS) == sorted(numbers)
+    assert set(SUMS_OF_RECEIPTS) <= set(SUMS)

@@ -19,6 +19,7 @@ from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.delivery import Deliverer, Receipt, RetryPolicy, Surroundings
 from mixpanel_http.rate import Lane
+from mixpanel_http.receipts import SUMS
 from mixpanel_http.verdicts import Rejection
 from transforms import activity, drain
 from transforms.dead_letters import dead_letters, sent_insert_id
@@ -139,19 +140,7 @@ def _parts(block: Block) -> list[int]:
 
 def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
     """Adds a receipt; the outcomes by part, where the block has several."""
-    for name in (
-        "retries",
-        "splits",
-        "bytes_raw",
-        "bytes_sent",
-        "re_sent_events",
-        "re_sent_bytes",
-        "waited_s",
-        "throttled_s",
-        "retry_wait_s",
-        "outage_wait_s",
-        "isolations",
-    ):
+    for name in SUMS:
         setattr(tally, name, getattr(tally, name) + getattr(receipt, name))
     tally.requests.update(receipt.requests)
     spans = encoded.block.spans

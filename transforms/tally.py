@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mixpanel_http.receipts import SUMS
+
 OUTCOMES: Final = ("imported", "dead_lettered", "filtered", "undelivered", "ambiguous", "not_attempted")
 
 
@@ -44,20 +46,7 @@ class Counts:
         return {name: n for name in ("read", *OUTCOMES) if (n := getattr(self, name))}
 
 
-_SUMS: Final = (
-    "lines",
-    "retries",
-    "splits",
-    "bytes_raw",
-    "bytes_sent",
-    "re_sent_events",
-    "re_sent_bytes",
-    "waited_s",
-    "throttled_s",
-    "retry_wait_s",
-    "outage_wait_s",
-    "isolations",
-)
+_SUMS: Final = ("lines", *SUMS)
 _COUNTERS: Final = ("by_reason", "alterations", "requests")
 
 

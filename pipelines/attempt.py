@@ -22,7 +22,7 @@ from pipelines.ledger_lines import (
     seed,
     summarise,
 )
-from pipelines.state import StateFolder
+from pipelines.state import LocalLog, StateFolder
 from transforms.elements import BlockOutcome, attempt_began_at
 from transforms.tally import Counts
 
@@ -68,6 +68,7 @@ class Attempt:
         self._lines: list[bytes] = []
         self._seal = seed(run, f"{self._name}.prog")
         self._letters = _LetterFile(folder, f"{DEAD_LETTERS}/{self._name}")
+        self._log: LocalLog | None = None
         self._last_ordinal: int | None = None
         self._sample = IdSample(SEGMENT_SAMPLE)
         self._clock = clock
@@ -110,7 +111,8 @@ class Attempt:
         )
         name = f"{FOLDER}/{self._name}.prog"
         if self._folder.is_local:
-            self._folder.append(name, line)
+            self._log = self._log or self._folder.open_log(name)
+            self._log.append(line)
         else:
             self._lines.append(line)
             self._folder.write(name, b"".join(self._lines))
@@ -137,7 +139,13 @@ class Attempt:
             crash_point("before done")
             self._folder.write(f"{FOLDER}/{name}", seal(done_values(record), seed(self._run, name))[0])
             crash_point("after done")
+        self._let_go()
         return record.tally.total
+
+    def close(self) -> None:
+        """Makes everything durable that has come, and lets go of the attempt's files."""
+        self.flush()
+        self._let_go()
 
     def _write_apart(self, folder: str, name: str, letters: Sequence[bytes]) -> DeadFile | None:
         """Makes a block's letters durable in a file of their own: the next attempt may do without them."""
@@ -150,6 +158,11 @@ class Attempt:
         crash_point("after open letters")
         return DeadFile(path, len(content), len(letters), zlib.crc32(content))
 
+    def _let_go(self) -> None:
+        self._letters.close()
+        if self._log is not None:
+            self._log.close()
+
     def _is_due(self) -> bool:
         return self._letters.held >= FLUSH_LETTER_BYTES or self._clock() - self._flushed_at >= FLUSH_SECONDS
 
@@ -161,6 +174,7 @@ class _LetterFile:
         self._folder = folder
         self._name = name
         self._letters: list[bytes] = []
+        self._log: LocalLog | None = None
         self.held = 0
         self.written: list[DeadFile] = []
 
@@ -178,7 +192,8 @@ class _LetterFile:
         if self._folder.is_local:
             before = self.written[-1] if self.written else DeadFile("", 0, 0)
             name = f"{self._name}.jsonl.gz"
-            size = self._folder.append(name, content)
+            self._log = self._log or self._folder.open_log(name)
+            size = self._log.append(content)
             file = DeadFile(name, size, before.records + count, zlib.crc32(content, before.crc32))
             self.written = [file]
         else:
@@ -190,8 +205,12 @@ class _LetterFile:
 
     def sync(self) -> None:
         """Makes what was appended survive a power failure, before a completion names it."""
-        if self._folder.is_local and self.written:
-            self._folder.sync(self.written[-1].name)
+        if self._log is not None:
+            self._log.sync()
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
 
 
 def _packed(letters: Iterable[bytes]) -> bytes:

@@ -20,7 +20,7 @@ from mixpanel_http.crash_points import crash_point
 from pipelines import signals
 from pipelines.config import Config
 from pipelines.failures import describe_failure
-from pipelines.heartbeat import Heartbeat, beating, dump_stacks
+from pipelines.heartbeat import SUPERSEDED, Heartbeat, beating, dump_stacks
 from pipelines.lease import Lease, take_lease
 from pipelines.ledger import (
     ErrorLimit,
@@ -33,7 +33,7 @@ from pipelines.ledger import (
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
 from pipelines.plan import SourceFile, list_files, plan_segments
-from pipelines.report import ExitCode, RunFacts, close_books, files_table, make_report, sending_seconds
+from pipelines.report import Books, ExitCode, RunFacts, close_books, files_table, make_report, sending_seconds
 from pipelines.resuming import (
     RunMismatch,
     absolute,
@@ -119,7 +119,7 @@ def prepare_launch(
     files = list_files(pattern_of(config), Storage(config.source.storage_options))
     manifest = dataclasses.replace(_new_manifest(config, run_id, files), origin=origin)
     launch = new_attempt_id()
-    lease = take_lease(folder, launch)
+    lease = take_lease(folder, launch, config.run.lease_seconds)
     crash_point("after lease")
     write_manifest(folder, manifest)
     return Launch(config, folder, manifest, {}, False, dry_run, launch, lease)
@@ -133,7 +133,14 @@ def run_launch(launch: Launch, beam_args: Sequence[str] = (), watch: Watch | Non
     run = _Run(launch, time.time())
     drain.reset()
     activity.here.reset()
-    heart = Heartbeat(launch.folder, launch.lease, run.end_stuck, launch.config.limits.events_per_second)
+    settings = launch.config
+    heart = Heartbeat(
+        launch.folder,
+        launch.lease,
+        run.end_stuck,
+        settings.limits.events_per_second,
+        settings.run.stuck_after_seconds,
+    )
     with signals.handled(run.end_early) as signalled:
         try:
             run.write_report("running")
@@ -145,9 +152,7 @@ def run_launch(launch: Launch, beam_args: Sequence[str] = (), watch: Watch | Non
             return run.finish(failure or heart.problem, signalled.first)
         finally:
             drain.reset()
-            crash_point("before release")
             launch.lease.release()
-            crash_point("after release")
 
 
 def new_run_id(now: dt.datetime | None = None) -> str:
@@ -169,7 +174,7 @@ def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, all
         raise ManifestUnusable(f"{folder.uri_of(MANIFEST)}: is of another run, {manifest.run_id}")
     check_settings(manifest, config)
     launch = new_attempt_id()
-    lease = take_lease(folder, launch)
+    lease = take_lease(folder, launch, config.run.lease_seconds)
     try:
         ledger = read_ledger(folder, manifest.key)
         unknown = ledger.keys() - {segment.id for segment in manifest.segments}
@@ -312,16 +317,17 @@ class _Run:
         """Writes a report of what the ledger says now; without a state it is the last one."""
         launch = self._launch
         ledger = launch.before if state else read_ledger(launch.folder, launch.manifest.key)
+        superseded = not state and not launch.lease.is_held()
         books = close_books(launch.manifest.segments, ledger)
         stops = [] if state else read_stops(launch.folder, launch.manifest.key, launch.id)
         unfinished = books.segments_done < len(launch.manifest.segments)
         code = ExitCode(signals.exit_code_of(signal)) if signal is not None and unfinished else None
         facts = RunFacts(
-            state or _state(launch, failure, stops, code),
+            state or ("superseded" if superseded else _state(launch, failure, stops, code)),
             self._started,
             time.time(),
             stops,
-            failure,
+            SUPERSEDED if superseded else failure,
             ErrorLimit.parse(launch.config.run.allow_dead_letters),
             code,
             launch.dry_run,
@@ -336,16 +342,22 @@ class _Run:
         report["folder"] = launch.folder.uri
         if launch.config.destination.emulator and not launch.dry_run:
             report["emulator_store"] = emulator_store(launch)
-        if not state:
-            rows = b"".join(orjson.dumps(row) + b"\n" for row in files_table(books))
-            launch.folder.write("files.jsonl", rows)
-            crash_point("before last report")
-        launch.folder.write("report.json", orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
-        if facts.state == "done" and books.balanced and books.total.settled:
-            crash_point("before success")
-            launch.folder.write("_SUCCESS", b"")
-            crash_point("after success")
+        if not superseded:  # else the report of whoever took the run up is the run's
+            _write_report(launch.folder, report, books)
         return report
+
+
+def _write_report(folder: StateFolder, report: dict[str, Any], books: Books) -> None:
+    if report["state"] != "running":
+        rows = b"".join(orjson.dumps(row) + b"\n" for row in files_table(books))
+        crash_point("before files")
+        folder.write("files.jsonl", rows)
+        crash_point("before last report")
+    folder.write("report.json", orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+    if report["state"] == "done" and books.balanced and books.total.settled:
+        crash_point("before success")
+        folder.write("_SUCCESS", b"")
+        crash_point("after success")
 
 
 def _state(launch: Launch, failure: str | None, stops: Sequence[object], signal: ExitCode | None) -> str:

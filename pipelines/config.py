@@ -233,6 +233,17 @@ class RunConfig(Section):
     storage_options: dict[str, Any] = Field(
         default_factory=dict, description="handed to fsspec for the state folder; secrets by reference"
     )
+    lease_seconds: float = Field(
+        90.0,
+        gt=0,
+        description="without a sign of life for so long, a start on another machine counts as gone",
+    )
+    stuck_after_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="without progress for so long, while nothing waits on purpose, the run is ended; "
+        "a request alone may take 120",
+    )
     allow_dead_letters: Amount = Field(
         0, description='count or "1%" of the records read; above it the exit code is 6'
     )

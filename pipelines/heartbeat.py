@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import math
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from mixpanel_http.crash_points import crash_point
+from pipelines.background import running_beside
 from pipelines.lease import Lease
 from pipelines.state import StateFolder, StateUnusable
 from transforms import activity, drain
@@ -22,8 +24,7 @@ from transforms import activity, drain
 NOW: Final = "now.json"
 LOCAL_SECONDS: Final = 10.0
 REMOTE_SECONDS: Final = 30.0  # an object store bills each write
-# A request has 120 s at most, and what waits on purpose says so: after this, nothing will happen any more.
-STUCK_SECONDS: Final = 600.0
+SUPERSEDED: Final = "another process has taken this run up while this one did not renew its lease"
 _log: Final = logging.getLogger(__name__)
 
 
@@ -44,13 +45,15 @@ class Heartbeat:
     lease: Lease | None
     on_stuck: Callable[[str], None]
     limit: float = 0.0
-    stuck_s: float = STUCK_SECONDS
+    stuck_s: float = math.inf
     problem: str | None = None
 
     @property
     def seconds(self) -> float:
-        """How often it beats."""
-        return LOCAL_SECONDS if self.folder.is_local else REMOTE_SECONDS
+        """How often it beats: three times at least before the lease is over, or the run counts as stuck."""
+        usual = LOCAL_SECONDS if self.folder.is_local else REMOTE_SECONDS
+        lease = self.lease.seconds if self.lease is not None else usual * 3
+        return min(usual, lease / 3, self.stuck_s / 3)
 
     def beat(self) -> None:
         """Does what is to be done now and then. A state folder in trouble is for its writers to tell."""
@@ -60,31 +63,33 @@ class Heartbeat:
         crash_point("before heartbeat")
         try:
             if self.lease is not None and not self.lease.renew():
-                self.problem = "another process has taken this run up"
-                drain.request()
+                self._end_superseded()
                 return
+            crash_point("before now")
             self.folder.write(NOW, orjson.dumps({**now_values(doing), "limit": self.limit}))
         except StateUnusable as error:
             _log.warning("%s", error)
+
+    def _end_superseded(self) -> None:
+        if self.problem is None:
+            self.problem = SUPERSEDED
+            _log.warning("%s; this one ends, and leaves everything else to the other", SUPERSEDED)
+            drain.request()
 
 
 @contextmanager
 def beating(heart: Heartbeat) -> Iterator[None]:
     """Beats for as long as the body runs, and once at its end."""
-    ended = threading.Event()
 
-    def live() -> None:
+    def live(ended: threading.Event) -> None:
         while not ended.wait(heart.seconds):
             heart.beat()
 
     heart.beat()
-    thread = threading.Thread(target=live, name="heartbeat", daemon=True)
-    thread.start()
     try:
-        yield
+        with running_beside(live, "heartbeat"):
+            yield
     finally:
-        ended.set()
-        thread.join()
         heart.beat()
 
 

@@ -17,10 +17,12 @@ from typing import Any, Final
 
 import orjson
 
+from mixpanel_http.crash_points import crash_point
 from pipelines.state import StateFolder
 
 NAME: Final = "lock.json"
-SECONDS: Final = 90.0  # without a renewal, three of which fall into it at least
+SECONDS: Final = 90.0  # for which a lease holds that does not say
+_SUSPENDED: Final = ("T", "t")  # states in /proc/<pid>/stat: by a signal, by a debugger
 _FORMAT: Final = 1
 
 
@@ -35,22 +37,33 @@ class Lease:
     Attributes:
         folder: the run's folder.
         owner: id of this start of the run.
+        seconds: how long it holds without a renewal.
         clock: seconds since the epoch.
     """
 
     folder: StateFolder
     owner: str
+    seconds: float = SECONDS
     clock: Callable[[], float] = time.time
 
-    def renew(self) -> bool:
-        """Renews the lease, and returns False if somebody else has it.
+    def is_held(self) -> bool:
+        """Returns whether the lease is still this start's; one that is gone another has had and given back.
 
         Raises:
             StateUnusable: if the state folder cannot be used.
         """
         held = holder(self.folder)
-        if held is not None and held.get("owner") != self.owner:
+        return held is not None and held.get("owner") == self.owner
+
+    def renew(self) -> bool:
+        """Renews the lease, and returns False if it is no longer this start's.
+
+        Raises:
+            StateUnusable: if the state folder cannot be used.
+        """
+        if not self.is_held():
             return False
+        crash_point("before renewal")
         self.folder.write(NAME, self._content())
         return True
 
@@ -60,9 +73,10 @@ class Lease:
         Raises:
             StateUnusable: if the state folder cannot be used.
         """
-        held = holder(self.folder)
-        if held is not None and held.get("owner") == self.owner:
+        if self.is_held():
+            crash_point("before release")
             self.folder.remove(NAME)
+            crash_point("after release")
 
     def _content(self) -> bytes:
         return orjson.dumps(
@@ -74,19 +88,21 @@ class Lease:
                 "pid": os.getpid(),
                 "process": _process(os.getpid()),
                 "at": self.clock(),
-                "seconds": SECONDS,
+                "seconds": self.seconds,
             }
         )
 
 
-def take_lease(folder: StateFolder, owner: str, clock: Callable[[], float] = time.time) -> Lease:
+def take_lease(
+    folder: StateFolder, owner: str, seconds: float = SECONDS, clock: Callable[[], float] = time.time
+) -> Lease:
     """Returns the lease of a run: a free one, or one whose holder is gone.
 
     Raises:
         RunBusy: if another process has it.
         StateUnusable: if the state folder cannot be used.
     """
-    lease = Lease(folder, owner, clock)
+    lease = Lease(folder, owner, seconds, clock)
     if folder.create(NAME, lease._content()):
         return lease
     held = holder(folder)
@@ -95,9 +111,9 @@ def take_lease(folder: StateFolder, owner: str, clock: Callable[[], float] = tim
             f"{folder.uri}: process {held.get('pid')} on {held.get('host')} is working on this run; "
             "wait until it has ended, or end it"
         )
+    crash_point("before takeover")
     folder.write(NAME, lease._content())
-    found = holder(folder)
-    if found is None or found.get("owner") != owner:
+    if not lease.is_held():
         raise RunBusy(f"{folder.uri}: another process has just taken this run up")
     return lease
 
@@ -112,12 +128,18 @@ def holder(folder: StateFolder) -> Mapping[str, Any] | None:
 
 
 def is_stale(held: Mapping[str, Any], now: float) -> bool:
-    """Returns whether a lease's holder is gone: its process where that can be seen, or else its time."""
-    if held.get("machine") == _machine():
-        pid = held.get("pid")
-        return not isinstance(pid, int) or _process(pid) != held.get("process")
+    """Returns whether a lease's holder is gone: its process where that can be seen, or else its time.
+
+    A process that is suspended renews nothing: when its time is over it is gone, though it may wake up.
+    """
     seconds = held.get("seconds")
-    return now - float(held["at"]) > (seconds if isinstance(seconds, int | float) else SECONDS)
+    is_over = now - float(held["at"]) > (seconds if isinstance(seconds, int | float) else SECONDS)
+    if held.get("machine") != _machine():
+        return is_over
+    pid = held.get("pid")
+    if not isinstance(pid, int) or _process(pid) != held.get("process"):
+        return True
+    return is_over and next(iter(_stat(pid)), "") in _SUSPENDED
 
 
 def _machine() -> str:
@@ -131,12 +153,19 @@ def _machine() -> str:
 
 def _process(pid: int) -> str | None:
     """Returns what tells a process from a later one with its number, or None if there is none."""
+    fields = _stat(pid)
+    if not fields:
+        return None if Path("/proc/self/stat").exists() else _alive(pid)
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _stat(pid: int) -> list[str]:
+    """Returns what Linux tells of a process, from its state on; nothing if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _alive(pid)
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return stat.rpartition(")")[2].split()
 
 
 def _alive(pid: int) -> str | None:

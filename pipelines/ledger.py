@@ -2,8 +2,9 @@
 
 Below `ledger/`, for each attempt at a segment: `<segment>.<attempt>.prog`, its progress, and
 `<segment>.<attempt>.done`, the segment's completion. Names carry the attempt's own id, so that two attempts
-never write one file; of several completions the first by name counts. What is unreadable is taken for absent:
-its blocks are sent again, with the same ids. Dead letters are durable before the progress that covers them.
+never write one file; of several completions the last by name counts, that of whoever took the run up last.
+What is unreadable is taken for absent: its blocks are sent again, with the same ids. Dead letters are durable
+before the progress that covers them.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
     names = sorted(folder.names(FOLDER))
     letters = Letters(folder)
     found: dict[str, SegmentRecord] = {}
-    for name, content in folder.read_all([n for n in names if n.endswith(".done")]):
+    for name, content in folder.read_all([n for n in reversed(names) if n.endswith(".done")]):
         segment = segment_of(name)
         record = read_done(segment, content, seed(run, name))
         if record is not None and segment not in found and all(map(letters.are_whole, record.dead)):
@@ -164,12 +165,16 @@ def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
 
 
 def trim_dead_letters(folder: StateFolder, ledger: Mapping[str, SegmentRecord]) -> None:
-    """Cuts local files of dead letters back to what is committed: the rest is about to come again."""
+    """Cuts local files of dead letters back to what is committed: the rest is about to come again.
+
+    Those of segments that are not done are replaced in any case. A start of the run that was suspended may
+    wake up and write on; it has the old file open, and what it adds is seen by nobody.
+    """
     if folder.is_local:
         for record in ledger.values():
             for file in record.dead:
-                if os.path.getsize(folder.path(file.name)) > file.bytes:
-                    os.truncate(folder.path(file.name), file.bytes)
+                if not record.done or os.path.getsize(folder.path(file.name)) > file.bytes:
+                    folder.write(file.name, folder.read(file.name)[: file.bytes])
 
 
 def read_stops(folder: StateFolder, run: str, launch: str) -> list[Stop]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
 
+from pipelines.background import running_beside
 from pipelines.ledger import FOLDER, BlockRecord, segment_of
 from pipelines.ledger_lines import read_progress, seed
 from pipelines.state import StateFolder, StateUnusable
@@ -136,17 +137,11 @@ def _duration(seconds: float) -> str:
 def show_progress(launch: Launch, out: TextIO | None = None, in_json: bool = False) -> Iterator[None]:
     """Shows the run's progress on stderr for as long as the body runs; as JSON always in lines."""
     stream = out or sys.stderr
-    ended = threading.Event()
     sizes = {s.id: sum(part.bytes for part in s.parts) for s in launch.manifest.segments}
     watch = LedgerWatch(launch.folder, launch.manifest.key, sizes)
     show = _show_bar if stream.isatty() and not in_json else partial(_show_lines, in_json=in_json)
-    thread = threading.Thread(target=show, args=(watch, launch, stream, ended), name="progress", daemon=True)
-    thread.start()
-    try:
+    with running_beside(partial(show, watch, launch, stream), "progress"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _show_lines(

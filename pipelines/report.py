@@ -140,7 +140,7 @@ class RunFacts:
     """What the launcher knows and the ledger does not.
 
     Attributes:
-        state: `running`, `done`, `stopped`, `failed`, `interrupted`, or `dry_run`.
+        state: `running`, `done`, `stopped`, `failed`, `interrupted`, `superseded`, or `dry_run`.
         started_at: seconds since the epoch.
         ended_at: likewise.
         stops: why the run was stopped.
@@ -180,6 +180,8 @@ def sending_seconds(records: Iterable[SegmentRecord], since: float) -> float:
 def exit_code(books: Books, manifest: Manifest, facts: RunFacts) -> ExitCode:
     """Returns the exit code: of everything that applies, the most severe."""
     applies: set[ExitCode] = set()
+    if facts.state == "superseded":
+        return ExitCode.USAGE
     if not books.balanced:
         applies.add(ExitCode.BOOKS_OPEN)
     for stop in facts.stops:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from mixpanel_http.crash_points import crash_amid, crash_point
@@ -58,7 +58,7 @@ class StateFolder:
         Raises:
             StateUnusable: if it cannot be written.
         """
-        with self._explained(name, "written"):
+        with self.explained(name, "written"):
             if not self.is_local:
                 self._filesystem().pipe_file(self.path(name), content)
                 return
@@ -82,7 +82,7 @@ class StateFolder:
         Raises:
             StateUnusable: if it cannot be written.
         """
-        with self._explained(name, "written"):
+        with self.explained(name, "written"):
             try:
                 if self.is_local:
                     _create(self.path(name), content)
@@ -98,36 +98,22 @@ class StateFolder:
         Raises:
             StateUnusable: if it cannot be removed.
         """
-        with self._explained(name, "removed"), contextlib.suppress(FileNotFoundError):
+        with self.explained(name, "removed"), contextlib.suppress(FileNotFoundError):
             if self.is_local:
                 os.unlink(self.path(name))
             else:
                 self._filesystem().rm_file(self.path(name))
 
-    def sync(self, name: str) -> None:
-        """Makes what was appended to a local file survive a power failure.
-
-        Raises:
-            StateUnusable: if it cannot.
-        """
-        with self._explained(name, "written"), open(self.path(name), "rb+") as file:
-            os.fsync(file.fileno())
-
-    def append(self, name: str, content: bytes) -> int:
-        """Appends to a local file and returns its size then; survives a kill of this process.
+    def open_log(self, name: str) -> LocalLog:
+        """Opens a local file to append to.
 
         Raises:
             StateUnusable: if it cannot be written.
         """
-        with self._explained(name, "written"):
+        with self.explained(name, "written"):
             path = self.path(name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "ab", buffering=0, opener=_private) as file:
-                crash_amid("amid append", file.write, content)
-                written = file.write(content)
-                if written != len(content):
-                    raise OSError(f"only {written} of {len(content)} bytes written")
-                return file.tell()
+            return LocalLog(self, name, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Returns a file's content, or what of it stands from `start` on.
@@ -136,7 +122,7 @@ class StateFolder:
             FileNotFoundError: if there is no such file.
             StateUnusable: if it cannot be read.
         """
-        with self._explained(name, "read"):
+        with self.explained(name, "read"):
             if self.is_local:
                 with open(self.path(name), "rb") as file:
                     file.seek(start)
@@ -154,7 +140,7 @@ class StateFolder:
         Raises:
             StateUnusable: if it cannot be listed.
         """
-        with self._explained(folder, "listed"):
+        with self.explained(folder, "listed"):
             if self.is_local:
                 try:
                     with os.scandir(self.path(folder)) as entries:
@@ -177,7 +163,7 @@ class StateFolder:
         Raises:
             StateUnusable: if it cannot be listed.
         """
-        with self._explained("", "listed"):
+        with self.explained("", "listed"):
             try:
                 if self.is_local:
                     with os.scandir(path_of(self.uri)) as entries:
@@ -191,7 +177,7 @@ class StateFolder:
 
     def exists(self, name: str) -> bool:
         """Returns whether there is such a file."""
-        with self._explained(name, "read"):
+        with self.explained(name, "read"):
             if self.is_local:
                 return os.path.exists(self.path(name))
             filesystem = self._filesystem()
@@ -203,7 +189,8 @@ class StateFolder:
             return _open(scheme_of(self.uri), self.uri, _Hashable(self.storage))
 
     @contextlib.contextmanager
-    def _explained(self, name: str, what: str) -> Iterator[None]:
+    def explained(self, name: str, what: str) -> Iterator[None]:
+        """Turns what a disk or a store raises while a file is read, written, … into a `StateUnusable`."""
         try:
             yield
         except FileNotFoundError:
@@ -215,6 +202,56 @@ class StateFolder:
             raise StateUnusable(
                 f"{self.uri_of(name)}: cannot be {what}: {type(error).__name__}: {said}"
             ) from error
+
+
+@dataclass(slots=True)
+class LocalLog:
+    """A local file that is appended to.
+
+    It stays open, so that what is appended goes into this very file, also when another was put in its place.
+
+    Attributes:
+        folder: where it is.
+        name: the file.
+    """
+
+    folder: StateFolder
+    name: str
+    _file: int | None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def append(self, content: bytes) -> int:
+        """Appends and returns the file's size then; survives a kill of this process.
+
+        Raises:
+            StateUnusable: if it cannot be written.
+        """
+        file = self._file
+        assert file is not None, "closed"
+        with self.folder.explained(self.name, "written"):
+            crash_amid("amid append", partial(os.write, file), content)
+            written = os.write(file, content)
+            if written != len(content):
+                raise OSError(f"only {written} of {len(content)} bytes written")
+            return os.lseek(file, 0, os.SEEK_CUR)
+
+    def sync(self) -> None:
+        """Makes what was appended survive a power failure.
+
+        Raises:
+            StateUnusable: if it cannot.
+        """
+        assert self._file is not None, "closed"
+        with self.folder.explained(self.name, "written"):
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        """Lets go of the file; nothing is appended any more."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 class _Hashable:

@@ -12,6 +12,7 @@ from pipelines.report import ExitCode
 _HEADLINES: Final = {
     ExitCode.DONE: "Done.",
     ExitCode.BUG: "Failed: a bug, or a broken machine. Nothing is lost; --resume goes on where the run was.",
+    ExitCode.USAGE: "Ended: another process goes on with this run. Its report counts, and nothing is lost.",
     ExitCode.REFUSED: "Stopped: the credentials or the endpoint are refused. Fix that, then --resume.",
     ExitCode.DAMAGED_INPUT: "Done, except for input that is damaged or could not be read.",
     ExitCode.UNDELIVERED: "Not all is delivered yet. --resume sends what is left.",
@@ -85,7 +86,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _requests(report)
     yield ""
     yield f"Report         {shown(report['folder'])}/report.json"
-    if report["state"] != "done" or code in (ExitCode.UNDELIVERED,):
+    if report["state"] not in ("done", "superseded") or code in (ExitCode.UNDELIVERED,):
         yield f"To go on       --resume {report['run_id']}"
     if "emulator_store" in report:
         python, store = shown(sys.executable), shown(report["emulator_store"])

@@ -88,7 +88,7 @@ class Work:
             if attempt.is_complete():
                 attempt.commit()
             else:
-                attempt.flush()
+                attempt.close()
         return count
 
     def known(self) -> dict[str, SegmentRecord]:

@@ -102,7 +102,10 @@ def crash_and_resume(backfills: Backfills, point: str) -> None:
         },
     )
     backfills.emulator.faults([{"name": "no", "when": {"nth": [7]}, "do": {"status": 401}}])
-    code, _, err = start(config, crash_at=point).end()
+    # A lease is taken over only where a start was killed.
+    code, _, err = start(config, crash_at="before report" if point == "before takeover" else point).end()
+    if point == "before takeover":
+        code, _, err = start(config, "--resume", "it", crash_at=point).end()
     manifest = Path(backfills.state, "it", "manifest.jsonl")
     again = ("--resume", "it") if manifest.exists() else ()
     if code != CRASHED:

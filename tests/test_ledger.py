@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from mixpanel_http.receipts import Stop
-from pipelines.attempt import FLUSH_SECONDS, Attempt
+from pipelines.attempt import FLUSH_SECONDS, Attempt, Inherited
+from pipelines.believing import Letters, believed, lines_by_name
 from pipelines.ledger import FOLDER, ErrorLimit, Ledger, read_ledger, read_stops, trim_dead_letters
 from pipelines.ledger_lines import read_progress, seal, seed, unseal
 from pipelines.state import StateFolder
@@ -202,7 +203,7 @@ def outcome(segment: str, attempt: str, ordinal: int, end: bool = False, letters
     return BlockOutcome(segment, attempt, ordinal, tally, [b"{}"] * letters, end=end)
 
 
-def test_of_two_attempts_at_once_the_first_completion_counts(tmp_path: Path) -> None:
+def test_of_two_attempts_at_once_the_last_completion_counts(tmp_path: Path) -> None:
     folder = StateFolder(str(tmp_path))
     ids = sorted([new_attempt_id(), new_attempt_id()])
     attempts = [Attempt(folder, RUN, "0000000", id_) for id_ in ids]
@@ -213,12 +214,40 @@ def test_of_two_attempts_at_once_the_first_completion_counts(tmp_path: Path) -> 
     assert (half.tally.total.read, half.tally.total.dead_lettered) == (20, 2)
     assert sum(file.records for file in half.dead) == 2
     attempts[1].commit()
-    attempts[0].commit()
+    attempts[0].commit()  # a zombie's, that comes late and changes nothing
     done = read_ledger(folder, RUN)["0000000"]
     assert done.done
     assert done.tally.total.read == 20
     assert [file.records for file in done.dead] == [2]
-    assert ids[0] in done.dead[0].name
+    assert ids[1] in done.dead[0].name
+
+
+def test_what_a_zombie_writes_after_its_run_was_taken_up_is_not_believed(tmp_path: Path) -> None:
+    folder = StateFolder(str(tmp_path))
+    zombie, later = sorted([new_attempt_id(), new_attempt_id()])
+    asleep = Attempt(folder, RUN, "0000000", zombie)
+    asleep.record(outcome("0000000", zombie, 0, letters=2))
+    known = read_ledger(folder, RUN)
+    trim_dead_letters(folder, known)
+    attempt = Attempt(folder, RUN, "0000000", later, inherited=inherited(folder, zombie))
+    asleep.record(outcome("0000000", zombie, 1, letters=3))
+    asleep.record(outcome("0000000", zombie, 2, end=True))
+    attempt.record(outcome("0000000", later, 1, letters=3))
+    attempt.record(outcome("0000000", later, 2, end=True))
+    for each in (attempt, asleep):
+        each.commit()
+        done = read_ledger(folder, RUN)["0000000"]
+        assert done.tally.total.dead_lettered == sum(file.records for file in done.dead) == 5
+        assert [(folder.path(f.name), f.bytes) for f in done.dead] == [
+            (str(path), path.stat().st_size) for path in sorted((tmp_path / "dead_letters").iterdir())
+        ]
+
+
+def inherited(folder: StateFolder, name: str) -> Inherited:
+    """Returns what an attempt settled."""
+    names = [n for n in folder.names(FOLDER) if name in n]
+    known = believed(lines_by_name(folder, RUN, names), Letters(folder))
+    return Inherited(known.settled, known.dead)
 
 
 def test_two_attempts_that_share_blocks_are_believed_up_to_there(tmp_path: Path) -> None:

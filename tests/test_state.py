@@ -49,8 +49,13 @@ def test_of_many_that_create_a_local_file_one_succeeds(tmp_path: Path) -> None:
 
 def test_local_files_are_for_their_owner_and_appended_to(tmp_path: Path) -> None:
     folder = StateFolder(str(tmp_path))
-    assert (folder.append("x/log", b"a"), folder.append("x/log", b"bc")) == (1, 3)
-    folder.sync("x/log")
+    log = folder.open_log("x/log")
+    assert (log.append(b"a"), log.append(b"bc")) == (1, 3)
+    folder.write("x/log", b"other")
+    log.append(b"seen by nobody")
+    log.sync()
+    log.close()
+    assert folder.read("x/log") == b"other"
     folder.write("whole", b"")
     for name in ("x/log", "whole"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600

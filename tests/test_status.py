@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from pipelines.backfill import prepare_launch
 from pipelines.config_reading import load_config
 from pipelines.heartbeat import Heartbeat, now_values
-from pipelines.lease import Lease, RunBusy, is_stale, take_lease
+from pipelines.lease import Lease, RunBusy, _process, is_stale, take_lease
 from pipelines.progress import Snapshot, describe, progress_values
 from pipelines.state import StateFolder
 from pipelines.status import follow, list_runs, status_of, status_text
@@ -104,20 +105,35 @@ def test_a_lease_is_stale_when_its_process_is_gone_or_elsewhere_when_its_time_is
     elsewhere = {**held, "machine": "elsewhere"}
     assert not is_stale(elsewhere, 1000.0 + held["seconds"])
     assert is_stale(elsewhere, 1001.0 + held["seconds"])
+    with subprocess.Popen(["sleep", "60"]) as asleep:
+        process = _process(asleep.pid)
+        suspended = {**held, "pid": asleep.pid, "process": process}
+        assert not is_stale(suspended, 1e9)
+        asleep.send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_stale(suspended, 1e9))
+        assert not is_stale(suspended, 1000.0 + held["seconds"])
+        asleep.kill()
     (tmp_path / "lock.json").write_bytes(b"\0")
     assert take_lease(folder, "b").renew()
 
 
-def test_a_lost_lease_drains_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_given_back", [False, True])
+def test_a_lost_lease_drains_the_run(tmp_path: Path, is_given_back: bool) -> None:
     folder = StateFolder(str(tmp_path))
-    heart = Heartbeat(folder, Lease(folder, "a"), on_stuck=pytest.fail)
+    heart = Heartbeat(folder, take_lease(folder, "a"), on_stuck=pytest.fail)
     try:
         heart.beat()
         assert heart.problem is None
-        Lease(folder, "b").folder.write("lock.json", Lease(folder, "b")._content())
+        if is_given_back:
+            folder.remove("lock.json")
+        else:
+            folder.write("lock.json", Lease(folder, "b")._content())
+        before = folder.read("now.json")
         heart.beat()
-        assert heart.problem
+        assert "another process has taken this run up" in str(heart.problem)
         assert drain.is_requested()
+        assert folder.read("now.json") == before
+        assert folder.exists("lock.json") != is_given_back
     finally:
         drain.reset()
 

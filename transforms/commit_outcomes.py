@@ -32,8 +32,8 @@ class AttemptWriter(Protocol):
         """Makes everything durable, then the segment's completion, and returns the segment's counts."""
         ...
 
-    def flush(self) -> None:
-        """Makes everything durable that has come."""
+    def close(self) -> None:
+        """Makes everything durable that has come; nothing more will."""
         ...
 
 
@@ -112,9 +112,9 @@ class _CommitFn(beam.DoFn):
             drain.request()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Flushes what is left; a segment whose last block has not come is not complete."""
+        """Closes what is left; a segment whose last block has not come is not complete."""
         for attempt in self._attempts.values():
-            attempt.flush()
+            attempt.close()
         self._attempts = {}
         yield from ()
 

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeGuard
 import msgspec
 import orjson
 
+from mixpanel_http.contract_words import contract_words
 from mixpanel_http.failure_table import (
     ACTIONS,
     PAGE_MAY_BE_A_FIREWALL,
@@ -51,7 +52,8 @@ class Answer:
         kind: what it means.
         status: HTTP status, or 0 where no answer came.
         label: `200`, `429`, …, or what broke, for counting.
-        message: what the service said, cut and without the record's own values.
+        message: what the service said, cut; for these records' letters alone: it may repeat values.
+        told: what is said of it anywhere else: what it means, in words that are ours or its contract's.
         refused: for PARTIAL, the records that are not imported.
         retry_after_s: the wait that the service asked for, in seconds, or None.
         sent: False if the request certainly never left as a whole.
@@ -64,6 +66,7 @@ class Answer:
     status: int
     label: str
     message: str = ""
+    told: str = ""
     refused: tuple[RefusedRecord, ...] = ()
     retry_after_s: float | None = None
     sent: bool = True
@@ -97,12 +100,14 @@ def read_answer(
     """
     content = _json_object(body)
     message = _message(content, body)
+    said = contract_words(message) if content is not None else message
     if status == 200:
-        problem = _problem_of_success(content, message, sent)
+        problem = _problem_of_success(content, sent)
         kind = AnswerClass.PROTOCOL if problem else AnswerClass.OK
-        return Answer(kind, 200, "200", problem)
+        return Answer(kind, 200, "200", _joined(problem, message), _joined(problem, said))
     if status == 400 and (refused := _refused_records(content, sent, ids)):
-        return Answer(AnswerClass.PARTIAL, 400, "400", message, refused)
+        told = _joined(f"{len(refused)} records refused", said)
+        return Answer(AnswerClass.PARTIAL, 400, "400", message, told, refused)
     row = status_row(status)
     firewall = status in PAGE_MAY_BE_A_FIREWALL and content is None
     limit = _LARGEST.search(message) if row.kind is AnswerClass.TOO_LARGE else None
@@ -111,6 +116,7 @@ def read_answer(
         status,
         str(status),
         message,
+        _joined(row.why, said),
         retry_after_s=retry_after(headers.get("retry-after"), now_s),
         tries=row.tries,
         largest_bytes=int(limit[1]) if limit else None,
@@ -129,7 +135,7 @@ def broken_answer(error: BaseException, whole: bool = True) -> Answer:
     sent = row.sent and whole
     # What the service has only a part of it cannot have imported.
     kind = AnswerClass.TRANSIENT if row.kind is AnswerClass.AMBIGUOUS and not whole else row.kind
-    return Answer(kind, 0, row.label, row.why, sent=sent)
+    return Answer(kind, 0, row.label, row.why, row.why, sent=sent)
 
 
 def retry_after(value: str | None, now_s: float) -> float | None:
@@ -172,18 +178,23 @@ def ids_of(body: bytes) -> list[str | None]:
     return [i if isinstance(i, str) else None for i in found]
 
 
-def _problem_of_success(content: Mapping[str, Any] | None, message: str, sent: int) -> str:
-    """Returns why an answer with status 200 is not the documented success, or nothing."""
+def _problem_of_success(content: Mapping[str, Any] | None, sent: int) -> str:
+    """Returns why an answer with status 200 is not the documented success, or nothing; in our words alone."""
     if content is None:
-        return f"not the documented JSON: {message}"
+        return "not the documented JSON"
     if content.get("status") != "OK" or content.get("code", 200) != 200:
-        return f"status 200, but: {message}"
+        return "status 200, but it does not say OK"
     if content.get("error") or content.get("failed_records"):
-        return f"status 200, but: {message}"
+        return "status 200, but it names errors"
     imported = content.get("num_records_imported")
-    if not _is_count(imported) or imported != sent:
-        return f"{sent} events sent, num_records_imported is {imported!r:.20}"
-    return ""
+    if imported == sent and _is_count(imported):
+        return ""
+    told = imported if _is_count(imported) and imported < sent else "something else"
+    return f"{sent} events sent, num_records_imported is {told}"
+
+
+def _joined(problem: str, said: str) -> str:
+    return f"{problem}: {said}" if problem and said else problem
 
 
 def _refused_records(content: Mapping[str, Any] | None, sent: int, ids: SentIds) -> tuple[RefusedRecord, ...]:

@@ -48,13 +48,20 @@ class CircuitBreaker:
     _open: bool = True
     _answered: bool = False
     _asking: bool = False
+    _in_doubt: bool = False
     _ask_at: float = 0.0
     _wait_s: float = FIRST_WAIT_S
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def admit(self) -> Admission:
-        """Returns whether the caller may send now, or when to ask again."""
+    def admit(self, alone: bool = False) -> Admission:
+        """Returns whether the caller may send now, or when to ask again.
+
+        Args:
+            alone: whether the caller has to be the one who asks: until it has its answer, nobody else sends.
+        """
         with self._lock:
+            self._in_doubt = self._in_doubt or alone
+            self._open = self._open or alone
             if not self._open:
                 return Admission()
             now = self.clock()
@@ -75,10 +82,17 @@ class CircuitBreaker:
         """Failures so far, as long as nothing has ever been answered."""
         return 0 if self._answered else self._failures
 
-    def answered(self) -> bool:
-        """Notes that the service works; returns whether that ends an outage."""
+    def answered(self, asked: bool = True) -> bool:
+        """Notes that the service works; returns whether that ends an outage.
+
+        Args:
+            asked: whether it was the request that was to find out.
+        """
         with self._lock:
-            ends = self._open and self._answered
+            if self._in_doubt and not asked:
+                return False  # it left before the doubt, and says nothing of it
+            ends = self._open and self._answered and not self._in_doubt
+            self._in_doubt = False
             self._open = self._asking = False
             self._answered = True
             self._failures = 0

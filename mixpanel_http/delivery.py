@@ -113,7 +113,7 @@ class Deliverer:
             receipt.settle(first, count, "undelivered")
 
     def _stop(self, request: Outgoing, answer: Answer, work: _Work) -> None:
-        self._sender.halt(Stop(answer.status, answer.message or answer.label))
+        self._sender.halt(Stop(answer.status, answer.told or answer.label))
         work.receipt.settle(request.first, request.count, "not_attempted")
 
     def _make_smaller(self, request: Outgoing, answer: Answer, work: _Work) -> None:
@@ -158,9 +158,8 @@ class Deliverer:
             self._stop(request, answer, work)
             return
         one = next(_pieces(request, request.count))
-        passed = self._sender.send(
-            Outgoing(one.body, 1, one.first, compress(one.body)), receipt := work.receipt
-        )
+        receipt = work.receipt
+        passed = self._sender.send(Outgoing(one.body, 1, one.first, compress(one.body)), receipt, alone=True)
         if passed is None or passed.action in (Action.PROBE, Action.STOP):
             self._stop(request, answer, work)
         elif passed.action in (Action.ACCEPT, Action.ACCEPT_REST, Action.ISOLATE):

@@ -36,7 +36,6 @@ THROTTLED_LONGEST_WAIT_S: Final = (
     20.0  # the lane slows down by itself, so that one request need not wait long
 )
 WARN_EVERY_S: Final = 10.0
-_WARNED_CHARACTERS: Final = 200
 
 _RETRIED: Final = frozenset({Action.SLOW_DOWN, Action.RETRY, Action.RETRY_FEW})
 _OUTAGE: Final = frozenset({AnswerClass.TRANSIENT, AnswerClass.AMBIGUOUS})
@@ -104,6 +103,7 @@ class _Course:
     by_label: Counter[str] = field(default_factory=Counter)
     resets: int = 0
     asks: bool = False
+    alone: bool = False
     last: Answer | None = None
 
 
@@ -162,12 +162,17 @@ class PatientSender:
             self.stopped = self.stopped or stop
         self._halt.set()
 
-    def send(self, request: Outgoing, receipt: Receipt) -> Answer | None:
+    def send(self, request: Outgoing, receipt: Receipt, alone: bool = False) -> Answer | None:
         """Returns the last answer: one that is not worth another try, or the one before patience ended.
 
         None means that nothing was sent, because the run is halted.
+
+        Args:
+            request: what to send.
+            receipt: where it is counted.
+            alone: whether the others wait until there is an answer.
         """
-        course = _Course()
+        course = _Course(alone=alone)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(self._is_worth_another_try),
             wait=partial(self._wait_before_retry, course),
@@ -196,7 +201,7 @@ class PatientSender:
         receipt.bytes_raw += len(request.body)
         receipt.bytes_sent += len(request.compressed)
         if answer.kind is not AnswerClass.OK:
-            receipt.last_problem = f"{answer.label}: {answer.message}"
+            receipt.last_problem = f"{answer.label}: {answer.told}"
         self._learn(answer, course)
         course.last = self._suspected_size(answer, request, course)
         return course.last
@@ -204,7 +209,7 @@ class PatientSender:
     def _may_send(self, request: Outgoing, receipt: Receipt, course: _Course) -> bool:
         """Waits for the end of an outage and for the lane; returns whether the run still goes on then."""
         while not self._halt.is_set():
-            wait_s, asks = self._breaker.admit()
+            wait_s, asks = self._breaker.admit(course.alone)
             if wait_s > 0:
                 self._pause(wait_s, receipt, "outage_wait_s")
                 continue
@@ -219,7 +224,14 @@ class PatientSender:
         return False
 
     def _learn(self, answer: Answer, course: _Course) -> None:
-        """Tells lane and breaker, and stops the run where an answer is one of too many."""
+        """Tells lane and breaker, and stops the run where an answer says so or is one of too many.
+
+        Here and not where the answer is acted upon: what is on its way by now cannot be called back, but
+        nothing is to follow it.
+        """
+        if answer.action is Action.STOP or (course.alone and answer.action is Action.PROBE):
+            self.halt(Stop(answer.status, answer.told or answer.label))
+            return
         if answer.kind in _OUTAGE:
             self._breaker.failed(answer.retry_after_s or 0.0, answer.status > 0, course.asks)
             unreached = self._breaker.failures_at_start
@@ -229,7 +241,7 @@ class PatientSender:
         protocol = answer.kind is AnswerClass.PROTOCOL
         if protocol and course.asks:
             self._breaker.gave_up()  # not Mixpanel's answer: one request at a time until there is one
-        elif not protocol and self._breaker.answered():
+        elif not protocol and self._breaker.answered(course.asks):
             self._lane.outage_ended()
         if answer.kind is AnswerClass.THROTTLED:
             self._lane.refused(answer.retry_after_s)
@@ -237,7 +249,7 @@ class PatientSender:
             self._protocol_in_row = self._protocol_in_row + 1 if protocol else 0
             in_row = self._protocol_in_row
         if in_row >= PROTOCOL_STOPS:
-            message = f"{in_row} answers in a row are not Mixpanel's, the last with {answer.message}"
+            message = f"{in_row} answers in a row are not Mixpanel's, the last: {answer.told}"
             self.halt(Stop(answer.status, message))
 
     def _suspected_size(self, answer: Answer, request: Outgoing, course: _Course) -> Answer:
@@ -246,7 +258,7 @@ class PatientSender:
         if course.resets < SUSPECT_RESETS or request.count == 1 or len(request.body) < SUSPECT_BYTES:
             return answer
         message = f"the connection breaks each time {len(request.body):,} bytes are sent"
-        return Answer(AnswerClass.TOO_LARGE, 0, answer.label, message)
+        return Answer(AnswerClass.TOO_LARGE, 0, answer.label, message, message)
 
     def _is_worth_another_try(self, answer: Answer | None) -> bool:
         return answer is not None and answer.action in _RETRIED
@@ -292,7 +304,7 @@ class PatientSender:
         _log.warning(
             "%s (%s): %d requests to be sent again since the last such line, this one after %d tries",
             answer.label,
-            answer.message[:_WARNED_CHARACTERS],
+            answer.told,
             repeated,
             course.sent,
         )

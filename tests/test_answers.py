@@ -273,6 +273,45 @@ def test_what_is_no_json_is_not_repeated_as_it_may_hold_anything() -> None:
     assert "an HTML page" in read.message
 
 
+CANARY = "ann.canary@acme.example"
+
+
+@pytest.mark.parametrize("status", [200, 204, 207, 301, *range(400, 431), 451, *range(500, 512), 599])
+def test_what_the_service_says_of_records_is_told_to_nobody(status: int) -> None:
+    for said in (
+        CANARY,
+        f"Invalid credentials {CANARY}",
+        f"the {CANARY} request exceeds max limit",
+        [CANARY],
+    ):
+        for body in (
+            {"error": said},
+            {"status": said},
+            {"code": 200, "status": "OK", "error": said},
+            {"code": 200, "status": "OK", "num_records_imported": said},
+            {**refusal([{"index": 1, "field": CANARY, "message": CANARY}], SENT - 1), "error": said},
+        ):
+            read = answer(status, body)
+            assert read.told
+            assert "canary" not in read.told.lower()
+    assert "canary" not in answer(status, CANARY.encode()).told
+
+
+def test_what_the_contract_says_is_told() -> None:
+    told = [
+        answer(401, {"error": "Invalid credentials"}).told,
+        answer(413, {"error": "request exceeds max limit of 2097152 bytes"}).told,
+        answer(402, {"error": "user Ann is over the limit"}).told,
+        answer(403, b"<html>Ann</html>").told,
+    ]
+    assert told == [
+        "wrong credentials, or the wrong region: Invalid credentials",
+        "too many bytes: request exceeds max limit of … bytes",
+        "refused for good: plan, quota or law (exit code 7)",
+        "not allowed; as a page, a firewall that may dislike one record: an HTML page",
+    ]
+
+
 # --- R22: lists of refusals ------------------------------------------------------------------------
 
 

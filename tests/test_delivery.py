@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import random
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -430,6 +431,76 @@ def test_with_wrong_credentials_one_request_is_sent_however_many_are_ready() -> 
     assert [r.not_attempted for r in receipts] == [10] * 16
 
 
+@dataclass
+class Turned:
+    """A service that takes requests for a while, and slowly, and then refuses them all."""
+
+    time: VirtualTime
+    refusal: tuple[int, object] | Exception
+    turns_at: float
+    calls: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def send(self, _body: bytes, count: int, ids: SentIds = no_ids) -> Answer:
+        left, turned = self.time.now, self.time.now >= self.turns_at
+        self.time.wait(random.Random(len(self.calls)).uniform(0.3, 2.0))
+        answer = Played([self.refusal if turned else OK]).send(_body, count, ids)
+        self.calls.append((left, self.time.now, answer.status if turned else 200))
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("refusal", "probes"),
+    [
+        *[((status, {"error": "no"}), 0) for status in (401, 402, 403, 404, 301, 302, 307, 308)],
+        *[((status, b"<html>no</html>"), 0) for status in (401, 402, 404, 302)],
+        *[((status, b"<html>no</html>"), 1) for status in (403, 411, 415, 422, 431, 418)],
+        (transport.SSLError(ssl.SSLCertVerificationError(1, "self-signed")), 0),
+    ],
+    ids=str,
+)
+def test_after_the_first_refusal_nothing_leaves_but_a_probe_however_many_are_on_their_way(
+    refusal: tuple[int, object] | Exception, probes: int
+) -> None:
+    time = VirtualTime()
+    service = Turned(time, refusal, time.now + 20)
+    around = Surroundings(time.clock, time.wait, random.Random(1).uniform)
+    lane = Lane(150, clock=time.clock, uniform=around.uniform)
+    deliverer = Deliverer(service, lane, RetryPolicy(), around)
+    receipts: list[Receipt] = []
+
+    def work() -> None:
+        while not (receipts and receipts[-1].stop):
+            receipts.append(deliverer.deliver(body(10), 10))
+
+    time.run([work] * 16)
+
+    told = min(answered for _, answered, status in service.calls if status != 200)
+    assert sum(left < told < answered for left, answered, _ in service.calls) > 5
+    assert sum(left >= told for left, _, _ in service.calls) == probes
+    assert time.now - told <= 5
+    assert not any(receipt.rejections for receipt in receipts)
+    assert all(accounted(receipt) == 10 for receipt in receipts)
+    assert any(receipt.not_attempted for receipt in receipts)
+
+
+def test_a_firewall_that_dislikes_some_records_does_not_hold_the_others_up() -> None:
+    time = VirtualTime()
+
+    def firewall(records: list[dict[str, Any]], _size: int) -> tuple[int, object]:
+        time.wait(0.3)
+        return (403, b"<html>blocked</html>") if any(r["n"] == 70 for r in records) else (200, None)
+
+    around = Surroundings(time.clock, time.wait, random.Random(1).uniform)
+    lane = Lane(clock=time.clock, uniform=around.uniform)
+    deliverer = Deliverer(Played([firewall]), lane, RetryPolicy(), around)
+    receipts: list[Receipt] = []
+    time.run([lambda: receipts.extend(deliverer.deliver(body(100), 100) for _ in range(3))] * 8)
+
+    assert [[r.index for r in receipt.rejections] for receipt in receipts] == [[70]] * 24
+    assert all(receipt.stop is None for receipt in receipts)
+    assert time.now < 1000 + 60
+
+
 def test_a_drain_brings_back_who_waits_and_sends_nothing_more() -> None:
     service = Played([OK, (503, {})])
     deliverer = Deliverer(service, Lane(), RetryPolicy(first_wait_s=600, longest_wait_s=600))
@@ -463,7 +534,7 @@ def test_retries_are_told_now_and_then_and_tell_nothing_of_a_request(
     lines = [record for record in caplog.records if record.name == retrying.__name__]
     assert {record.levelno for record in lines} == {logging.WARNING}
     assert 1 < len(lines) <= (play.time.now - 1000) / retrying.WARN_EVERY_S + 1
-    assert "503 (upstream is away)" in lines[0].getMessage()
+    assert "503 (the service does not take requests now)" in lines[0].getMessage()
     assert not any("id-" in r.getMessage() or "http" in r.getMessage() for r in caplog.records)
 
 

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mixpanel_emulator.process import EmulatorProcess, start_emulator
+from mixpanel_http.answers import Answer, SentIds, no_ids
 from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.rate import Lane
@@ -56,6 +58,15 @@ def deliver(emulator: EmulatorProcess, count: int, bad: set[int] | None = None) 
     """Delivers one request, some of whose events the service refuses."""
     body = ndjson(event(n, **({"time": -1} if n in (bad or ()) else {})) for n in range(count)).rstrip(b"\n")
     return deliverer(emulator).deliver(body, count)
+
+
+def together(workers: Sequence[Callable[[], None]]) -> None:
+    """Runs workers at once, and waits for all of them."""
+    threads = [threading.Thread(target=worker) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def fault(do: dict[str, Any], **when: object) -> dict[str, Any]:
@@ -187,11 +198,7 @@ def test_connections_are_kept_and_no_more_than_requests_in_flight(emulator: Emul
         for n in range(50):
             sender.deliver(json.dumps(event(number * 1000 + n)).encode(), 1)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([partial(work, number) for number in range(4)])
 
     stats = emulator.stats()
     assert stats["distinct"] == stats["requests"] == 200
@@ -217,6 +224,53 @@ def test_what_waiting_does_not_help_stops_at_once_and_blames_nobody(
     assert [r.not_attempted for r in receipts] == [5] * 20
     assert all(r.stop and r.stop.status == status for r in receipts)
     assert emulator.stats()["requests_by_path"] == {PATH: before + 1}
+
+
+class Noted(ImportClient):
+    """A client that notes for each request when it left, when its answer came, and which status it had."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        super().__init__(Destination(url, SecretRef("env:TEST_TOKEN")), connections)
+        self.calls: list[tuple[float, float, int]] = []
+
+    def send(self, body: bytes, count: int, ids: SentIds = no_ids) -> Answer:
+        """Returns the answer to one request."""
+        left = time.monotonic()
+        answer = super().send(body, count, ids)
+        self.calls.append((left, time.monotonic(), answer.status))
+        return answer
+
+
+PAGES = [{"status": status, "html": True} for status in (403, 415)]
+
+
+@pytest.mark.parametrize(
+    "do", [*({"status": s, "body": "{}"} for s in (401, 402, 403, 404, 301, 302, 307, 308)), *PAGES], ids=str
+)
+def test_a_refusal_in_the_middle_of_a_run_meets_only_what_is_on_its_way(
+    do: dict[str, Any], emulator: EmulatorProcess
+) -> None:
+    in_flight = 16
+    emulator.faults([fault({**do, "delay_ms": 200}, nth=list(range(33, 500)))])
+    client = Noted(emulator.url, in_flight)
+    sender = Deliverer(client, Lane(10**7, 10**12), QUICK)
+    receipts: list[Receipt] = []
+
+    def work(first: int) -> None:
+        for n in range(first, first + 20):
+            receipts.append(sender.deliver(ndjson(events(2, first=2 * n)).rstrip(b"\n"), 2))
+
+    together([partial(work, number * 100) for number in range(in_flight)])
+    client.close()
+
+    told = min(answered for _, answered, status in client.calls if status == do["status"])
+    on_their_way = sum(left < told < answered for left, answered, _ in client.calls)
+    # Each thread meets the refusal once: nobody sends again, but for the one that probes a page.
+    assert happened(emulator) <= in_flight + (do in PAGES)
+    assert on_their_way > 0
+    assert max(answered for _, answered, _ in client.calls) - told < 5
+    assert not any(receipt.rejections for receipt in receipts)
+    assert sum(receipt.imported for receipt in receipts) == emulator.stats()["distinct"] == 64
 
 
 # --- whole runs --------------------------------------------------------------------------------------

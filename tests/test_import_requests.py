@@ -7,7 +7,8 @@ import itertools
 import json
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from mixpanel_http.secret_refs import SecretRef
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.report import Books, close_books
 from pipelines.state import StateFolder
+from transforms import drain
 from transforms.elements import Block, BlockOutcome, EncodedBlock, FilePart, Segment, Span
 from transforms.encode_requests import encode_requests
 from transforms.import_requests import Delivers, ImportLimits, ImportRequests, _ImportFn, settle_block
@@ -233,6 +235,12 @@ def test_a_dead_letter_that_is_not_written_is_caught(tmp_path: Path) -> None:
 # --- the step itself ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _drained_no_more() -> Iterator[None]:
+    yield
+    drain.reset()
+
+
 @pytest.fixture
 def destination(emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch) -> Destination:
     monkeypatch.setenv("TEST_TOKEN", "token-of-the-test")
@@ -315,6 +323,22 @@ def test_a_stop_comes_last_so_that_everything_else_is_committed_before(
     before = outcomes[: stops[0] + 1]
     assert sum(outcome.tally.total.imported for outcome in before) == emulator.stats()["distinct"]
     assert sum(o.tally.total.not_attempted for o in outcomes) == 20 - emulator.stats()["distinct"]
+
+
+def test_a_stop_ends_the_reading_although_its_block_is_not_committed_yet(
+    destination: Destination, emulator: EmulatorProcess
+) -> None:
+    emulator.faults([{"name": "401", "path": "/import", "do": {"status": 401}}])
+    step = _ImportFn(destination, ImportLimits(10**6, 10**12, 16), False)
+    step.setup()
+    step.start_bundle()
+    assert list(step.process(encoded([line(0)], [1], 1))) == []
+    wait(step._pending, 20)
+
+    assert drain.is_requested()
+    (outcome,) = [windowed.value for windowed in step.finish_bundle()]
+    step.teardown()
+    assert outcome.stop is not None
 
 
 def test_the_step_shows_where_it_sends_and_no_secret(destination: Destination) -> None:

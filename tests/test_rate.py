@@ -281,17 +281,20 @@ def test_an_hour_of_outage_loses_nothing_and_asks_a_few_times_a_minute() -> None
 
 
 @pytest.mark.parametrize(("lanes", "in_flight"), [(1, 16), (16, 4)])
-def test_a_refusal_in_the_middle_of_a_run_ends_it_with_the_requests_that_are_on_their_way(
-    lanes: int, in_flight: int
+@pytest.mark.parametrize("answers_within", [(0.01, 0.05), (0.5, 3.0)])
+def test_after_a_refusal_in_the_middle_of_a_run_no_lane_sends_anything(
+    lanes: int, in_flight: int, answers_within: tuple[float, float]
 ) -> None:
     seen = traffic(
         90,
         lanes=lanes,
         in_flight=in_flight,
+        answers_within=answers_within,
         fault=lambda second, _chance: 401 if second >= 60 else None,
     )
 
-    refused = [at for at, status in seen.log if status == 401]
-    assert lanes <= len(refused) <= 3 * lanes
-    assert refused[-1] - refused[0] < 5 * lanes
+    for line in seen.lines:
+        told = min(answered for _, answered, status in line.calls if status == 401)
+        assert max(left for left, _, _ in line.calls) < told
+        assert max(answered for _, answered, _ in line.calls) <= told + 5
     assert not any(r.rejections for _, _, r in seen.deliveries)

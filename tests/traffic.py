@@ -32,6 +32,7 @@ class Service:
     fault: Fault | None = None
     competitor: int = 0
     tells_wait: bool = False
+    answers_within: tuple[float, float] = (0.01, 0.05)
     log: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class Service:
             if wait_s and self.tells_wait:
                 headers = {"retry-after": str(int(wait_s) + 1)}
         self.log.append((self.time.now - self._started, status))
-        self.time.wait(self.chance.uniform(0.01, 0.05))
+        self.time.wait(self.chance.uniform(*self.answers_within))
         said = {"code": status, "num_records_imported": count, "status": "OK" if status == 200 else "no"}
         return read_answer(status, headers, orjson.dumps(said), count, 0.0, ids)
 
@@ -60,6 +61,20 @@ class Service:
 
 
 @dataclass
+class Line:
+    """One lane's way to the service; of each request it notes when it left, was answered, and with what."""
+
+    service: Service
+    calls: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def send(self, body: bytes, count: int, ids: SentIds = no_ids) -> Answer:
+        left = self.service.time.now
+        answer = self.service.send(body, count, ids)
+        self.calls.append((left, self.service.time.now, answer.status))
+        return answer
+
+
+@dataclass
 class Traffic:
     """What a run looked like from outside.
 
@@ -67,11 +82,13 @@ class Traffic:
         log: seconds since the start and status of each request as it arrived.
         deliveries: begin, end and receipt of each request that was to be delivered.
         waits: how long each took from first to last.
+        lines: what each lane sent.
     """
 
     log: list[tuple[float, int]]
     deliveries: list[tuple[float, float, Receipt]] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
 
     def requests(self, start: float, end: float) -> int:
         """Returns how many requests arrived from one second to another."""
@@ -99,12 +116,13 @@ def traffic(
     fault: Fault | None = None,
     competitor: int = 0,
     tells_wait: bool = False,
+    answers_within: tuple[float, float] = (0.01, 0.05),
     seed: int = 0,
 ) -> Traffic:
     """Returns what a run of so many seconds looks like, with `in_flight` requests at once in each lane."""
     time = VirtualTime()
     started = time.now
-    service = Service(time, random.Random(seed), fault, competitor, tells_wait)
+    service = Service(time, random.Random(seed), fault, competitor, tells_wait, answers_within)
     seen = Traffic(service.log)
 
     def worker(deliverer: Deliverer) -> Callable[[], None]:
@@ -124,6 +142,7 @@ def traffic(
         chance = random.Random(seed * 1000 + number)
         lane = Lane(told, 10**15, lanes, time.clock, chance.uniform)
         around = Surroundings(time.clock, time.wait, chance.uniform)
-        workers += [worker(Deliverer(service, lane, RetryPolicy(), around))] * in_flight
+        seen.lines.append(Line(service))
+        workers += [worker(Deliverer(seen.lines[-1], lane, RetryPolicy(), around))] * in_flight
     time.run(workers)
     return seen

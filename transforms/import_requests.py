@@ -260,7 +260,7 @@ class _ImportFn(beam.DoFn):
         assert self._pool is not None
         if len(self._pending) >= self.limits.in_flight:
             yield from self._settled()
-        self._pending.add(self._pool.submit(settle_block, encoded, self._deliverer))
+        self._pending.add(self._pool.submit(self._settle, encoded))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._pending:
@@ -274,6 +274,13 @@ class _ImportFn(beam.DoFn):
             self._pool.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
+
+    def _settle(self, encoded: EncodedBlock) -> BlockOutcome:
+        """Returns a block's outcome; one that stops the run ends the reading now, not when it is noted."""
+        outcome = settle_block(encoded, self._deliverer)
+        if outcome.stop is not None:
+            drain.request()
+        return outcome
 
     def _settled(self) -> Iterator[BlockOutcome]:
         """Yields the outcomes that are there, after waiting for one; counts on the bundle's own thread."""

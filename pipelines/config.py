@@ -55,6 +55,11 @@ class SourceConfig(Section):
         "ndjson",
         description="one JSON record a line, compression is told by content; or the dead letters of a run",
     )
+    verify: Literal["stream", "full"] = Field(
+        "stream",
+        description="`full`: read a compressed file through before sending any of it; nothing of a damaged "
+        "one is sent",
+    )
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
         description="handed to fsspec: `endpoint_url`, `anon`, `project`, …; secrets by reference",

@@ -72,7 +72,8 @@ def _in_one_lane(segment: Segment) -> tuple[str, Segment]:
 
 def _read_blocks(config: Config, limits: BlockLimits, ledger: Ledger) -> ReadBlocks:
     letters = config.source.format == "dead_letters"
-    return ReadBlocks(Storage(config.source.storage_options), limits, ledger, letters)
+    storage = Storage(config.source.storage_options)
+    return ReadBlocks(storage, limits, ledger, letters, config.source.verify)
 
 
 @dataclass

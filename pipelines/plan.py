@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from transforms.compression import SUFFIXES, compression_of
+from transforms.compression import MAGIC_BYTES, SUFFIXES, compression_of
 from transforms.elements import FilePart, Segment
+from transforms.file_text import encoding_of
 from transforms.storage import (
     FileSystem,
     Storage,
@@ -120,12 +121,12 @@ def _must_be_whole(file: SourceFile, storage: Storage, filesystems: dict[str, Fi
         return True
     scheme = scheme_of(file.uri)
     if scheme not in filesystems:
-        filesystems[scheme] = storage.open(file.uri)
+        filesystems[scheme] = storage.open_to_read(file.uri)
     try:
-        head = filesystems[scheme].cat_file(path_of(file.uri), start=0, end=4)
+        head = filesystems[scheme].cat_file(path_of(file.uri), start=0, end=MAGIC_BYTES)
     except storage_errors():
         return False  # reading it will tell what is wrong
-    return compression_of(head) is not None
+    return compression_of(head) is not None or encoding_of(head) is not None
 
 
 def _ranges(file: SourceFile, whole: bool) -> Iterator[FilePart]:

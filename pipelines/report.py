@@ -209,7 +209,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
     tally, total = books.tally, books.total
     seconds = max(facts.sending_s, 1e-3)
     damaged = [
-        {"uri": n.uri, "problem": n.problem, "offset": n.offset, "detail": n.detail}
+        {"uri": n.uri, "problem": n.problem, "offset": n.offset, "detail": n.detail, "lines": n.lines}
         for n in books.notes
         if n.problem
     ]

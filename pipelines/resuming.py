@@ -30,6 +30,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         if config.source.dates
         else None,
         "source.format": config.source.format,
+        "source.verify": config.source.verify,
         "records.kind": config.records.kind,
         "records.insert_id": config.records.insert_id.model_dump(),
         "records.insert_id recipe": RECIPE,

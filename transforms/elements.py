@@ -73,8 +73,8 @@ class FileNote:
         part: index of the segment's part.
         uri: the file.
         lines: lines read.
-        problem: None, or what is wrong with the file: `truncated`, `corrupt`, `changed`, `missing`,
-            `unreadable`.
+        problem: None, or what is wrong with the file: `truncated`, `corrupt`, `unsupported`,
+            `encoding`, `changed`, `missing`, `unreadable`.
         offset: where in the stored file the problem was noticed.
         detail: the error's name and words.
     """

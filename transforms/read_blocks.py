@@ -13,7 +13,7 @@ from mixpanel_http.crash_points import crash_point
 from transforms import activity, drain
 from transforms.elements import Block, Segment, new_attempt_id
 from transforms.letters_again import open_letters
-from transforms.segment_reader import BlockLimits, SegmentReader
+from transforms.segment_reader import BlockLimits, SegmentReader, Verify
 from transforms.storage import FileSystem, Storage, scheme_of
 
 
@@ -46,12 +46,14 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
         limits: the largest block.
         progress: what earlier attempts settled.
         letters: the lines are dead letters, and the records in them are what is read.
+        verify: `full` reads each compressed file through before any of it is sent.
     """
 
     storage: Storage
     limits: BlockLimits
     progress: Progress
     letters: bool = False
+    verify: Verify = "stream"
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
 
     def expand(self, segments: PCollection[Segment]) -> PCollection[Block]:
         return segments | "Read" >> beam.ParDo(
-            _ReadFn(self.storage, self.limits, self.progress, self.letters)
+            _ReadFn(self.storage, self.limits, self.progress, self.letters, self.verify)
         )
 
     def display_data(self) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class _ReadFn(beam.DoFn):
     limits: BlockLimits
     progress: Progress
     letters: bool
+    verify: Verify
     _filesystems: dict[str, FileSystem] = field(default_factory=dict, init=False)
     _reader: SegmentReader | None = field(default=None, init=False)
 
@@ -80,7 +83,8 @@ class _ReadFn(beam.DoFn):
         super().__init__()
 
     def setup(self) -> None:
-        self._reader = SegmentReader(self._filesystem, self.limits, dict(self.progress.line_bases()))
+        bases = dict(self.progress.line_bases())
+        self._reader = SegmentReader(self._filesystem, self.limits, bases, self.verify)
 
     def process(self, segment: Segment) -> Iterator[Block]:
         assert self._reader is not None
@@ -98,5 +102,5 @@ class _ReadFn(beam.DoFn):
     def _filesystem(self, uri: str) -> FileSystem:
         scheme = scheme_of(uri)
         if scheme not in self._filesystems:
-            self._filesystems[scheme] = self.storage.open(uri)
+            self._filesystems[scheme] = self.storage.open_to_read(uri)
         return self._filesystems[scheme]

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Final, Literal
 
-from transforms.compression import DamagedFile, compression_of, decompress
+from transforms.compression import MAGIC_BYTES, DamagedFile, compression_of
 from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
+from transforms.file_text import behind_mark, text_of, verify
 from transforms.line_blocks import GiantLine, count_lines, cut_blocks, range_chunks
-from transforms.storage import FileSystem, path_of, storage_errors, version_of
+from transforms.pinned_files import Changed, PinnedFile, pinned
+from transforms.storage import FileSystem, storage_errors
 
 CHUNK_BYTES: Final = 4 << 20
-_MAGIC_BYTES: Final = 4
+Verify = Literal["stream", "full"]
 _NEWLINE: Final = ord("\n")
 
 
@@ -50,11 +53,13 @@ class SegmentReader:
         filesystem: returns the file system of a URI.
         limits: the largest block.
         line_bases: number of the first line at an offset of a file, where it is known.
+        verify: `full` reads a compressed file through before it yields any of it; `stream` does not.
     """
 
     filesystem: Callable[[str], FileSystem]
     limits: BlockLimits
     line_bases: dict[tuple[str, int], int] = field(default_factory=dict)
+    verify: Verify = "stream"
 
     def blocks(self, segment: Segment, attempt: str, done: Container[int] = ()) -> Iterator[Block]:
         """Yields the segment's blocks; the last one says so, and may be empty.
@@ -107,7 +112,7 @@ class _Stream:
                 problem = (error.problem, error.offset, error.detail)
             except FileNotFoundError as error:
                 problem = ("missing", None, type(error).__name__)
-            except _Changed as error:
+            except Changed as error:
                 problem = ("changed", None, str(error))
             except storage_errors() as error:
                 problem = (
@@ -178,40 +183,26 @@ class _Stream:
 
     def _part_chunks(self, part: FilePart) -> Iterator[tuple[int, bytes]]:
         """Yields (offset, bytes) of a part's lines; offsets count decompressed bytes."""
-        filesystem = self._reader.filesystem(part.uri)
-        path = path_of(part.uri)
-        _check_unchanged(filesystem, path, part)
-        if not part.size:
-            return
-
-        def read(start: int, end: int) -> bytes:
-            data = filesystem.cat_file(path, start=start, end=end)
-            if len(data) != end - start:
-                raise _Changed(f"{part.uri}: {end - start} bytes expected at {start}, {len(data)} came")
-            return data
-
-        compression = None
-        if part.end is None:
-            compression = compression_of(read(0, min(_MAGIC_BYTES, part.size)))
-        if compression is None:
-            ranges = range_chunks(read, part.size, part.start, part.bytes + part.start, CHUNK_BYTES)
-            yield from _read_ahead(ranges)
-            return
-        whole = ((o, read(o, min(o + CHUNK_BYTES, part.size))) for o in range(0, part.size, CHUNK_BYTES))
-        offset = 0
-        for piece in decompress((chunk for _, chunk in _read_ahead(whole)), compression):
-            yield offset, piece
-            offset += len(piece)
+        with pinned(self._reader.filesystem(part.uri), part) as file:
+            if part.end is not None:
+                ranges = range_chunks(file.read, part.size, part.start, part.end, CHUNK_BYTES)
+                yield from behind_mark(_read_ahead(ranges)) if part.start == 0 else _read_ahead(ranges)
+                return
+            stored = partial(_stored, file, part)
+            if self._reader.verify == "full" and compression_of(file.read(0, min(MAGIC_BYTES, part.size))):
+                verify(stored, part.uri)
+            yield from text_of(stored, part.uri)
 
 
-class _Changed(Exception):
-    """The file is not the one that was planned."""
-
-
-def _check_unchanged(filesystem: FileSystem, path: str, part: FilePart) -> None:
-    info = filesystem.info(path)
-    if info["size"] != part.size or version_of(info) != part.version:
-        raise _Changed("the file has changed since the run was planned")
+def _stored(file: PinnedFile, part: FilePart) -> Iterator[bytes]:
+    """Yields a whole file as it is stored."""
+    if part.size <= CHUNK_BYTES:
+        yield file.read(0, part.size)
+        return
+    offsets = range(0, part.size, CHUNK_BYTES)
+    chunks = ((offset, file.read(offset, min(offset + CHUNK_BYTES, part.size))) for offset in offsets)
+    for _, chunk in _read_ahead(chunks):
+        yield chunk
 
 
 def _read_ahead(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

@@ -64,6 +64,17 @@ class Storage:
         filesystem: FileSystem = fsspec.filesystem(scheme, **options)
         return filesystem
 
+    def open_to_read(self, uri: str) -> FileSystem:
+        """Returns the file system of a URI for reading its files' bytes as they are stored.
+
+        What GCS keeps with `Content-Encoding: gzip` its client would otherwise decompress, in parts of which
+        only the first begins as gzip does.
+        """
+        if scheme_of(uri) != "gs":
+            return self.open(uri)
+        session = {**self.options.get("session_kwargs", {}), "auto_decompress": False}
+        return Storage({**self.options, "session_kwargs": session}).open(uri)
+
 
 def storage_errors() -> tuple[type[BaseException], ...]:
     """Returns what storage clients raise when a store refuses, breaks or cannot be reached.
@@ -122,8 +133,11 @@ def uri_of(scheme: str, path: str) -> str:
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """Returns what changes when a file is replaced: its etag, generation or modification time."""
-    for key in ("ETag", "etag", "generation", "mtime", "LastModified", "updated"):
+    """Returns what changes when a file is replaced: its etag, generation or modification time.
+
+    GCS has an etag too, but takes only the generation in a request for that version.
+    """
+    for key in ("ETag", "generation", "etag", "mtime", "LastModified", "updated"):
         value = info.get(key)
         if value is not None:
             return str(value).strip('"')

@@ -19,8 +19,10 @@ from mixpanel_http.client import Destination
 from mixpanel_http.crash_points import crash_point
 from pipelines import signals
 from pipelines.config import Config
+from pipelines.crew import lead
 from pipelines.failures import describe_failure
 from pipelines.heartbeat import SUPERSEDED, Heartbeat, beating, dump_stacks
+from pipelines.lanes import choose_lanes
 from pipelines.lease import Lease, take_lease
 from pipelines.ledger import (
     ErrorLimit,
@@ -46,6 +48,7 @@ from pipelines.resuming import (
     take_new_files,
 )
 from pipelines.state import StateFolder
+from pipelines.versions import versions_here
 from transforms import activity, drain
 from transforms.elements import new_attempt_id
 from transforms.storage import Storage, path_of
@@ -119,13 +122,13 @@ def prepare_launch(
     files = list_files(pattern_of(config), Storage(config.source.storage_options))
     manifest = dataclasses.replace(_new_manifest(config, run_id, files), origin=origin)
     launch = new_attempt_id()
-    lease = take_lease(folder, launch, config.run.lease_seconds)
+    lease = take_lease(folder, launch, config.run.lease_seconds, shared=not config.beam.in_process)
     crash_point("after lease")
     write_manifest(folder, manifest)
     return Launch(config, folder, manifest, {}, False, dry_run, launch, lease)
 
 
-def run_launch(launch: Launch, beam_args: Sequence[str] = (), watch: Watch | None = None) -> dict[str, Any]:
+def run_launch(launch: Launch, watch: Watch | None = None) -> dict[str, Any]:
     """Runs the pipeline of a launch and returns its report, which is also written beside the ledger.
 
     SIGINT and SIGTERM drain the run; see `pipelines.signals`.
@@ -133,6 +136,7 @@ def run_launch(launch: Launch, beam_args: Sequence[str] = (), watch: Watch | Non
     run = _Run(launch, time.time())
     drain.reset()
     activity.here.reset()
+    lead(launch.id)
     settings = launch.config
     heart = Heartbeat(
         launch.folder,
@@ -147,7 +151,7 @@ def run_launch(launch: Launch, beam_args: Sequence[str] = (), watch: Watch | Non
             crash_point("after first report")
             with _emulator(launch) as emulator_url, beating(heart):
                 crash_point("before pipeline")
-                failure = _try_pipeline(launch, emulator_url, beam_args, watch)
+                failure = _try_pipeline(launch, emulator_url, watch)
             crash_point("before report")
             return run.finish(failure or heart.problem, signalled.first)
         finally:
@@ -174,7 +178,7 @@ def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, all
         raise ManifestUnusable(f"{folder.uri_of(MANIFEST)}: is of another run, {manifest.run_id}")
     check_settings(manifest, config)
     launch = new_attempt_id()
-    lease = take_lease(folder, launch, config.run.lease_seconds)
+    lease = take_lease(folder, launch, config.run.lease_seconds, shared=not config.beam.in_process)
     try:
         ledger = read_ledger(folder, manifest.key)
         unknown = ledger.keys() - {segment.id for segment in manifest.segments}
@@ -206,9 +210,7 @@ def _with_files(launch: Launch, allow_new: bool) -> Launch:
     return dataclasses.replace(launch, new_files=sum(file.uri not in known for file in files))
 
 
-def _try_pipeline(
-    launch: Launch, emulator_url: str | None, beam_args: Sequence[str], watch: Watch | None
-) -> str | None:
+def _try_pipeline(launch: Launch, emulator_url: str | None, watch: Watch | None) -> str | None:
     """Runs the pipeline, if anything is left for it, and returns why it failed, or None."""
     if not launch.segments_left:
         return None
@@ -217,7 +219,7 @@ def _try_pipeline(
         if not launch.dry_run:
             destination.authorization()  # a missing secret is told now, not by a worker
         with watch(launch) if watch else contextlib.nullcontext():
-            _run_pipeline(launch, destination, beam_args)
+            _run_pipeline(launch, destination)
     except Exception as error:  # noqa: BLE001 - whatever it is, the books are closed and it is told
         return describe_failure(error)
     finally:
@@ -248,13 +250,15 @@ def emulator_store(launch: Launch) -> str:
     return f"{path_of(launch.folder.uri)}/emulator.db" if launch.folder.is_local else ":memory:"
 
 
-def _run_pipeline(launch: Launch, destination: Destination, beam_args: Sequence[str]) -> None:
+def _run_pipeline(launch: Launch, destination: Destination) -> None:
     # Beam takes over a second to import, and is needed only from here on.
     import apache_beam as beam
 
+    from pipelines.following import CrewWatch, follow
     from pipelines.graph import BackfillEvents
     from pipelines.runners import pipeline_options, runner_of
 
+    lanes = choose_lanes(launch.config)
     ledger = Ledger(
         launch.folder,
         launch.manifest.key,
@@ -262,11 +266,15 @@ def _run_pipeline(launch: Launch, destination: Destination, beam_args: Sequence[
         launch.resumed,
         ErrorLimit.parse(launch.config.run.max_errors),
         _line_bases(launch),
+        versions_here(),
     )
-    options = pipeline_options(launch.config, beam_args)
-    pipeline = beam.Pipeline(runner=runner_of(launch.config), options=options)
-    _ = pipeline | "BackfillEvents" >> BackfillEvents(launch.config, destination, ledger, launch.dry_run)
-    pipeline.run().wait_until_finish()
+    pipeline = beam.Pipeline(runner=runner_of(launch.config), options=pipeline_options(launch.config))
+    whole = BackfillEvents(launch.config, destination, ledger, launch.dry_run, lanes.count)
+    _ = pipeline | "BackfillEvents" >> whole
+    if launch.config.beam.in_process:
+        pipeline.run().wait_until_finish()
+        return
+    follow(lambda: pipeline.run().wait_until_finish(), ledger, CrewWatch(launch.config.beam.replaces_workers))
 
 
 def _line_bases(launch: Launch) -> tuple[tuple[tuple[str, int], int], ...]:

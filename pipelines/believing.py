@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from pipelines.attempt import DEAD_LETTERS, UNDELIVERED
@@ -37,9 +38,10 @@ class Known:
 class Letters:
     """The files of letters of a run, as they are on disk or in the store."""
 
-    def __init__(self, folder: StateFolder) -> None:
-        """Lists nothing yet."""
+    def __init__(self, folder: StateFolder, prefix: str | None = None) -> None:
+        """Lists nothing yet; with a prefix only what begins with it is of interest."""
         self._folder = folder
+        self._prefix = prefix or ""
         self._sizes: dict[str, int] | None = None
 
     def are_whole(self, file: DeadFile) -> bool:
@@ -48,7 +50,8 @@ class Letters:
         On a local disk its content is read, too; what an object store has taken it keeps.
         """
         if self._sizes is None:
-            self._sizes = self._folder.names(DEAD_LETTERS) | self._folder.names(UNDELIVERED)
+            names = partial(self._folder.names, prefix=self._prefix)
+            self._sizes = names(DEAD_LETTERS) | names(UNDELIVERED)
         if self._sizes.get(file.name, -1) < file.bytes:
             return False
         if not self._folder.is_local:

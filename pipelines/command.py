@@ -14,7 +14,7 @@ from mixpanel_http.client import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
 from pipelines.backfill import Launch, RunMismatch, prepare_launch, run_launch
 from pipelines.config import Config
-from pipelines.config_reading import ConfigError, load_config
+from pipelines.config_reading import ConfigError, load_config, with_beam_options
 from pipelines.lease import RunBusy
 from pipelines.manifest import ManifestUnusable
 from pipelines.plan import NothingMatched, SourceUnreadable
@@ -55,7 +55,7 @@ def run(
     try:
         config = load_config(config_path, overrides)
         if beam_args or config.beam.options:
-            check_options(config, beam_args)
+            config = _with_options(config, beam_args)
         if not (dry_run or config.destination.emulator):
             config.destination.to_destination().authorization()  # a missing secret is told first
         launch = _launch(config, resume, replay, dry_run, allow_new)
@@ -81,7 +81,7 @@ def run(
     if in_json:
         text = orjson.dumps({"kind": "start", "run_id": manifest.run_id, "text": text}).decode()
     print(text, file=sys.stderr, flush=True)
-    report = run_launch(launch, beam_args, partial(show_progress, in_json=in_json))
+    report = run_launch(launch, partial(show_progress, in_json=in_json))
     _print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report))
     return int(report["exit_code"])
 
@@ -128,15 +128,19 @@ class _JsonFormatter(logging.Formatter):
         return orjson.dumps({**values, "text": record.getMessage()}).decode()
 
 
-def check_options(config: Config, beam_args: Sequence[str]) -> None:
-    """Refuses options that nobody knows, which Beam would pass over with a warning."""
-    from pipelines.runners import unknown_options
+def _with_options(config: Config, beam_args: Sequence[str]) -> Config:
+    """Returns the configuration with the command line's options for Beam.
+
+    Options that nobody knows are refused; Beam would pass over them with a warning.
+    """
+    from pipelines.runners import parsed_options, unknown_options
 
     unknown = unknown_options(config, beam_args)
     if unknown:
         raise ConfigError(
             [f"{name}: no option of run_backfill.py or of Beam{hint}" for name, hint in unknown]
         )
+    return with_beam_options(config, parsed_options(beam_args))
 
 
 def _refuse(message: str, code: ExitCode) -> int:

@@ -13,6 +13,7 @@ from mixpanel_http.delivery import RetryPolicy
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.insert_ids import InsertIdPolicy
 from mixpanel_http.secret_refs import SecretRef
+from pipelines.config_beam import BeamConfig
 from pipelines.config_fields import (
     CREDENTIALS_IN_URL,
     Amount,
@@ -21,7 +22,6 @@ from pipelines.config_fields import (
     Reference,
     Section,
     check_source_uri,
-    secret_options,
     without_plain_secrets,
 )
 
@@ -225,6 +225,9 @@ class LimitsConfig(Section):
     )
     bytes_per_minute: float = Field(limits.BYTES_PER_MINUTE, gt=0, description="uncompressed bytes a minute")
     in_flight: int = Field(16, ge=1, le=256, description="requests at once, over the whole run")
+    lanes: int | None = Field(
+        None, ge=1, le=256, description="parts in which work and limits are shared by workers; see scale.md"
+    )
     retry: RetryConfig = Field(default_factory=RetryConfig, description="see below")
 
 
@@ -284,24 +287,6 @@ class RunConfig(Section):
         return without_plain_secrets(value)
 
 
-class BeamConfig(Section):
-    """The engine."""
-
-    runner: Literal["DirectRunner", "DataflowRunner", "PortableRunner", "FlinkRunner", "SparkRunner"] = Field(
-        "DirectRunner", description="`DirectRunner` is Beam's in-process runner"
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Beam pipeline options, as Beam names them"
-    )
-
-    @field_validator("options")
-    @classmethod
-    def _no_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in secret_options(value):
-            raise ValueError(f"{key}: pipeline options are public; give secrets where workers resolve them")
-        return value
-
-
 class Config(Section):
     """A run's configuration, as the YAML file has it."""
 
@@ -313,8 +298,14 @@ class Config(Section):
     beam: BeamConfig = Field(default_factory=BeamConfig)
 
     @model_validator(mode="after")
+    def _lanes_have_requests(self) -> Config:
+        if self.limits.lanes is not None and self.limits.lanes > self.limits.in_flight:
+            raise ValueError("limits.lanes must not be above limits.in_flight: each has a request at least")
+        return self
+
+    @model_validator(mode="after")
     def _workers_reach_everything(self) -> Config:
-        if self.beam.runner == "DirectRunner":
+        if self.beam.on_one_machine:
             return self
         if "://" not in self.run.state or self.run.state.startswith("file:"):
             raise ValueError(

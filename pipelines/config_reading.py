@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -46,6 +46,23 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     if errors:
         raise ConfigError(errors)
     return config
+
+
+def with_beam_options(config: Config, given: Mapping[str, Any]) -> Config:
+    """Returns a configuration with further options for Beam, as a command line gives them.
+
+    Raises:
+        ConfigError: if they do not go with the rest.
+    """
+    options = {name: value for name, value in given.items() if name != "runner"}
+    beam = {
+        "runner": given.get("runner") or config.beam.runner,
+        "options": {**config.beam.options, **options},
+    }
+    try:
+        return Config.model_validate({**dict(config), "beam": beam})
+    except ValidationError as error:
+        raise ConfigError(list(_lines(error))) from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from apache_beam.transforms.util import ReshufflePerKey
 
 from mixpanel_http.client import Destination
 from pipelines.config import Config
-from pipelines.ledger import Ledger, read_ledger
+from pipelines.ledger import Ledger
 from pipelines.manifest import read_manifest
 from pipelines.state import StateFolder
 from transforms.commit_outcomes import CommitOutcomes
@@ -28,18 +29,18 @@ from transforms.tally import Counts
 
 @dataclass
 class ListSegments(beam.PTransform[PBegin, PCollection[Segment]]):
-    """Yields the segments that are left to do, read from the manifest where the pipeline runs.
+    """Yields the run's segments, read from the manifest where the pipeline runs.
 
-    The graph holds only the manifest's address, so that it stays small for a million files. One lane keeps
-    the segments in the order of the plan.
+    The graph holds only the manifest's address, and what is shuffled is the lanes' numbers: both stay small
+    for ten million files. Each lane yields its segments in the order of the plan.
 
     Attributes:
         folder: the run's folder.
-        resumed: whether segments that are done are to be left out.
+        lanes: into how many the segments are dealt.
     """
 
     folder: StateFolder
-    resumed: bool
+    lanes: int = 1
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -47,27 +48,18 @@ class ListSegments(beam.PTransform[PBegin, PCollection[Segment]]):
     def expand(self, begin: PBegin) -> PCollection[Segment]:
         return (
             begin
-            | "Manifest" >> beam.Create([self.folder])
-            | "Segments" >> beam.FlatMap(_segments_left, self.resumed).with_output_types(Segment)
-            | "Lane" >> beam.Map(_in_one_lane)
+            | "Lanes" >> beam.Create([(str(lane), lane) for lane in range(self.lanes)])
             | "Reshuffle" >> ReshufflePerKey()
-            | "DropLane" >> beam.Values()
+            | "Lane" >> beam.Values()
+            | "Segments" >> beam.FlatMap(_segments_of, self.folder, self.lanes).with_output_types(Segment)
         )
 
     def display_data(self) -> dict[str, Any]:
-        return {"run": self.folder.uri, "resumed": self.resumed}
+        return {"run": self.folder.uri, "lanes": self.lanes}
 
 
-def _segments_left(folder: StateFolder, resumed: bool) -> Iterator[Segment]:
-    manifest = read_manifest(folder)
-    ledger = read_ledger(folder, manifest.key) if resumed else {}
-    for segment in manifest.segments:
-        if segment.id not in ledger or not ledger[segment.id].done:
-            yield segment
-
-
-def _in_one_lane(segment: Segment) -> tuple[str, Segment]:
-    return "0", segment
+def _segments_of(lane: int, folder: StateFolder, lanes: int) -> Iterator[Segment]:
+    yield from itertools.islice(read_manifest(folder).segments, lane, None, lanes)
 
 
 def _read_blocks(config: Config, limits: BlockLimits, ledger: Ledger) -> ReadBlocks:
@@ -85,12 +77,14 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
         destination: where to, and as whom.
         ledger: where outcomes are committed.
         dry_run: read and validate only.
+        lanes: parts in which work and limits are shared.
     """
 
     config: Config
     destination: Destination
     ledger: Ledger
     dry_run: bool = False
+    lanes: int = 1
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -100,11 +94,15 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
         size, rate = config.limits, config.limits
         block = BlockLimits(size.records_per_request, size.bytes_per_request)
         pace = ImportLimits(
-            rate.events_per_second, rate.bytes_per_minute, rate.in_flight, config.retry_policy()
+            rate.events_per_second,
+            rate.bytes_per_minute,
+            max(1, rate.in_flight // self.lanes),
+            config.retry_policy(),
+            self.lanes,
         )
         return (
             begin
-            | "ListSegments" >> ListSegments(self.ledger.folder, self.ledger.resumed)
+            | "ListSegments" >> ListSegments(self.ledger.folder, self.lanes)
             | "ReadBlocks" >> _read_blocks(config, block, self.ledger)
             | "PrepareRecords" >> PrepareRecords(config.event_rules())
             | "EncodeRequests" >> EncodeRequests(size.records_per_request, size.bytes_per_request)

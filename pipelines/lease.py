@@ -39,12 +39,14 @@ class Lease:
         owner: id of this start of the run.
         seconds: how long it holds without a renewal.
         clock: seconds since the epoch.
+        shared: whether workers on other machines keep it, too; then no one process stands for it.
     """
 
     folder: StateFolder
     owner: str
     seconds: float = SECONDS
     clock: Callable[[], float] = time.time
+    shared: bool = False
 
     def is_held(self) -> bool:
         """Returns whether the lease is still this start's; one that is gone another has had and given back.
@@ -67,6 +69,19 @@ class Lease:
         self.folder.write(NAME, self._content())
         return True
 
+    def keep(self) -> bool:
+        """Renews a lease that several keep, if that is due; returns False if it is no longer theirs.
+
+        Raises:
+            StateUnusable: if the state folder cannot be used.
+        """
+        held = holder(self.folder)
+        if held is None or held.get("owner") != self.owner:
+            return False
+        if self.clock() - float(held["at"]) > self.seconds / 3 or held.get("seconds") != self.seconds:
+            self.folder.write(NAME, self._content())
+        return True
+
     def release(self) -> None:
         """Gives the lease back, if it is still held.
 
@@ -83,7 +98,7 @@ class Lease:
             {
                 "v": _FORMAT,
                 "owner": self.owner,
-                "machine": _machine(),
+                "machine": None if self.shared else _machine(),
                 "host": platform.node(),
                 "pid": os.getpid(),
                 "process": _process(os.getpid()),
@@ -94,15 +109,26 @@ class Lease:
 
 
 def take_lease(
-    folder: StateFolder, owner: str, seconds: float = SECONDS, clock: Callable[[], float] = time.time
+    folder: StateFolder,
+    owner: str,
+    seconds: float = SECONDS,
+    clock: Callable[[], float] = time.time,
+    *,
+    shared: bool = False,
 ) -> Lease:
     """Returns the lease of a run: a free one, or one whose holder is gone.
+
+    Args:
+        folder: the run's folder.
+        owner: id of this start of the run.
+        clock: seconds since the epoch.
+        shared: whether workers on other machines keep it, too.
 
     Raises:
         RunBusy: if another process has it.
         StateUnusable: if the state folder cannot be used.
     """
-    lease = Lease(folder, owner, seconds, clock)
+    lease = Lease(folder, owner, seconds, clock, shared)
     if folder.create(NAME, lease._content()):
         return lease
     held = holder(folder)
@@ -134,7 +160,7 @@ def is_stale(held: Mapping[str, Any], now: float) -> bool:
     """
     seconds = held.get("seconds")
     is_over = now - float(held["at"]) > (seconds if isinstance(seconds, int | float) else SECONDS)
-    if held.get("machine") != _machine():
+    if held.get("machine") is None or held["machine"] != _machine():
         return is_over
     pid = held.get("pid")
     if not isinstance(pid, int) or _process(pid) != held.get("process"):

@@ -18,6 +18,7 @@ from typing import Final
 from mixpanel_http.delivery import Stop
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
 from pipelines.believing import Letters, attempt_of, believed, lines_by_name, segment_of
+from pipelines.crew import attend
 from pipelines.ledger_lines import (
     BlockRecord,
     DeadFile,
@@ -29,6 +30,7 @@ from pipelines.ledger_lines import (
     unseal,
 )
 from pipelines.state import StateFolder
+from pipelines.versions import check_worker
 from transforms.elements import attempt_began_at
 from transforms.tally import Counts
 
@@ -57,6 +59,8 @@ class ErrorLimit:
         return dead_lettered > max(self.count or 0, (self.share or 0) * read)
 
 
+# What attempts that are begun in this process inherit, by run, segment and attempt.
+_inherited: Final[dict[tuple[str, str, str], Inherited]] = {}
 DEFAULT: Final = ErrorLimit(10_000, 0.5)  # more bad than good: the wrong input, or the wrong settings
 
 
@@ -71,6 +75,7 @@ class Ledger:
         resumed: whether earlier attempts are to be looked for.
         max_errors: how many dead letters end the run.
         bases: line numbers known from before, as ((uri, offset), line).
+        versions: of the launcher; a worker must have the same.
     """
 
     folder: StateFolder
@@ -79,19 +84,36 @@ class Ledger:
     resumed: bool = False
     max_errors: ErrorLimit = ErrorLimit()
     bases: tuple[tuple[tuple[str, int], int], ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
     _begun: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _letters: list[Letters] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.folder.uri
 
+    def attend(self) -> None:
+        """Makes this process take part in the run, after a look that it is what the launcher is.
+
+        Raises:
+            WorkerRefused: if it is not.
+        """
+        check_worker(self.versions)
+        if self.launch:
+            attend(self.folder, self.launch, self.is_stopped)
+
     def open_attempt(self, segment: str, attempt: str) -> Attempt:
         """Returns the writer of a new attempt at a segment, which inherits what earlier ones settled."""
-        return Attempt(self.folder, self.run, segment, attempt, self._inherited(segment))
+        inherited = _inherited.pop((self.folder.uri, segment, attempt), None) or self._settled(segment)
+        return Attempt(self.folder, self.run, segment, attempt, inherited)
 
-    def settled_blocks(self, segment_id: str) -> set[int]:
-        """Returns the ordinals of blocks that need not be sent again."""
-        return set(self._inherited(segment_id).blocks)
+    def settled_blocks(self, segment_id: str, attempt: str) -> set[int] | None:
+        """Returns the ordinals of blocks that this attempt need not send again; None if it is not needed.
+
+        What the attempt inherits is settled here: another attempt may go on writing meanwhile.
+        """
+        inherited = self._settled(segment_id)
+        if inherited is not None:
+            _inherited[self.folder.uri, segment_id, attempt] = inherited
+        return None if inherited is None else set(inherited.blocks)
 
     def line_bases(self) -> Mapping[tuple[str, int], int]:
         """Returns the number of the line at an offset of a file, where it is known."""
@@ -103,9 +125,13 @@ class Ledger:
         name = _stop_name(self.launch)
         self.folder.write(name, seal(content, seed(self.run, name))[0])
 
+    def ask_to_end(self) -> None:
+        """Asks all workers to finish what is under way and to begin nothing more."""
+        self.folder.write(_end_name(self.launch), b"")
+
     def is_stopped(self) -> bool:
-        """Returns whether some worker has noted that the run must not go on."""
-        return self.folder.exists(_stop_name(self.launch))
+        """Returns whether the run must not go on, or has been asked to end."""
+        return self.folder.exists(_stop_name(self.launch)) or self.folder.exists(_end_name(self.launch))
 
     def too_many_errors(self, counts: Counts) -> str | None:
         """Returns why the errors counted so far end the run, or None."""
@@ -117,22 +143,39 @@ class Ledger:
         share = f"{counts.dead_lettered:,} of {counts.read:,} records"
         return f"{share} are dead letters, more than run.max_errors allows"
 
-    def _inherited(self, segment: str) -> Inherited:
-        if not self.resumed:
+    def _settled(self, segment: str) -> Inherited | None:
+        """Returns what earlier attempts at a segment settled, or None if that is all of it."""
+        names = self._begun_earlier(segment)
+        if not names:
             return Inherited()
+        letters = Letters(self.folder, None if self.folder.is_local else f"{segment}.")
+        done = [name for name in names if name.endswith(".done")]
+        for name, content in self.folder.read_all(done):
+            record = read_done(segment, content, seed(self.run, name))
+            if record is not None and all(map(letters.are_whole, record.dead)):
+                return None
+        progress = [name for name in names if name.endswith(".prog")]
+        known = believed(lines_by_name(self.folder, self.run, progress), letters)
+        return Inherited(known.settled, known.dead)
+
+    def _begun_earlier(self, segment: str) -> list[str]:
+        """Returns the names of what other attempts at a segment have written.
+
+        On an object store these may be of this start of the run, too: a runner that lost a worker gives its
+        work to another one, from the beginning.
+        """
+        if not self.folder.is_local:
+            return sorted(self.folder.names(FOLDER, f"{segment}."))
+        if not self.resumed:
+            return []
         if not self._begun:
             # Listed once a worker: to list for each segment would take as long as the run.
             self._begun[""] = []
-            self._letters.append(Letters(self.folder))
             for name in sorted(self.folder.names(FOLDER)):
                 # What this start of the run has written itself is no earlier attempt.
-                if name.endswith(".prog") and attempt_began_at(attempt_of(name)) < _began_at(self.launch):
+                if attempt_began_at(attempt_of(name)) < _began_at(self.launch):
                     self._begun.setdefault(segment_of(name), []).append(name)
-        names = self._begun.get(segment)
-        if not names:
-            return Inherited()
-        known = believed(lines_by_name(self.folder, self.run, names), self._letters[0])
-        return Inherited(known.settled, known.dead)
+        return self._begun.get(segment, [])
 
 
 def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
@@ -193,6 +236,10 @@ def read_stops(folder: StateFolder, run: str, launch: str) -> list[Stop]:
 
 def _began_at(launch: str) -> float:
     return attempt_began_at(launch) or time.time()
+
+
+def _end_name(launch: str) -> str:
+    return f"{FOLDER}/end.{launch}"
 
 
 def _stop_name(launch: str) -> str:

@@ -12,7 +12,10 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
 
 from pipelines.config import Config
+from pipelines.lanes import MACHINE_TYPE, Lanes, choose_lanes
 
+# Dataflow otherwise writes what was under way at an exception to a bucket, and records with it.
+NO_SAMPLING: Final = "disable_always_on_exception_sampling"
 OWN_OPTIONS: Final = ("--config", "--resume", "--allow-new", "--dry-run", "--set", "--log-format", "--json")
 
 
@@ -53,7 +56,31 @@ def runner_of(config: Config) -> PipelineRunner | str:
     return FnApiRunner() if config.beam.runner == "DirectRunner" else config.beam.runner
 
 
-def pipeline_options(config: Config, beam_args: Sequence[str] = ()) -> PipelineOptions:
-    """Returns Beam's options: those of the configuration, then those of the command line."""
+def parsed_options(beam_args: Sequence[str]) -> dict[str, Any]:
+    """Returns what arguments say, by the names that Beam's options have in a configuration."""
+    return PipelineOptions(list(beam_args)).get_all_options(drop_default=True)
+
+
+def pipeline_options(config: Config) -> PipelineOptions:
+    """Returns Beam's options: the project's defaults, and what the configuration says otherwise."""
     options: dict[str, Any] = {"save_main_session": False, **config.beam.options}
-    return PipelineOptions(list(beam_args), **options)
+    if config.beam.runner == "DataflowRunner":
+        options = _on_dataflow(options, choose_lanes(config))
+    return PipelineOptions([], **options)
+
+
+def _on_dataflow(options: dict[str, Any], lanes: Lanes) -> dict[str, Any]:
+    """Returns options with what the run's limits call for, where nothing else is given."""
+    experiments = [*_listed(options.get("experiments")), NO_SAMPLING]
+    return {
+        "machine_type": MACHINE_TYPE,
+        # As many from the first moment on: each lane has its part of the rate from the first moment on, too.
+        "num_workers": lanes.workers,
+        "max_num_workers": lanes.workers,
+        **options,
+        "experiments": list(dict.fromkeys(experiments)),
+    }
+
+
+def _listed(value: object) -> list[str]:
+    return value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list) else []

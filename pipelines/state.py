@@ -134,8 +134,12 @@ class StateFolder:
         with ThreadPoolExecutor(1 if self.is_local else _READERS) as pool:
             yield from zip(names, pool.map(self.read, names), strict=True)
 
-    def names(self, folder: str) -> dict[str, int]:
+    def names(self, folder: str, prefix: str = "") -> dict[str, int]:
         """Returns name → size of the files directly in a folder; empty if there is none.
+
+        Args:
+            folder: the folder.
+            prefix: only names that begin with it; an object store then lists no others.
 
         Raises:
             StateUnusable: if it cannot be listed.
@@ -144,18 +148,28 @@ class StateFolder:
             if self.is_local:
                 try:
                     with os.scandir(self.path(folder)) as entries:
-                        return {f"{folder}/{e.name}": e.stat().st_size for e in entries if e.is_file()}
+                        found_here = (e for e in entries if e.name.startswith(prefix) and e.is_file())
+                        return {f"{folder}/{e.name}": e.stat().st_size for e in found_here}
                 except FileNotFoundError:
                     return {}
             filesystem = self._filesystem()
             filesystem.invalidate_cache()
             try:
-                found: list[dict[str, Any]] = filesystem.ls(self.path(folder), detail=True)
+                found = self._listed(filesystem, folder, prefix)
             except FileNotFoundError:
                 return {}
             return {
                 f"{folder}/{e['name'].rpartition('/')[2]}": e["size"] for e in found if e["type"] == "file"
             }
+
+    def _listed(self, filesystem: FileSystem, folder: str, prefix: str) -> list[dict[str, Any]]:
+        if not prefix:
+            listed: list[dict[str, Any]] = filesystem.ls(self.path(folder), detail=True)
+            return listed
+        below: dict[str, dict[str, Any]] = filesystem.find(
+            self.path(folder), maxdepth=None, detail=True, prefix=prefix
+        )
+        return list(below.values())
 
     def folders(self) -> list[str]:
         """Returns the names of the folders directly in this one; none if it is not there.

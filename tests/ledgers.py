@@ -77,7 +77,7 @@ class Work:
             id_ = new_attempt_id()
             reader = SegmentReader(self.filesystem, BlockLimits(self.records, 1 << 20))
             attempt = ledger.open_attempt(segment.id, id_)
-            for block in reader.blocks(segment, id_, ledger.settled_blocks(segment.id)):
+            for block in reader.blocks(segment, id_, ledger.settled_blocks(segment.id, id_) or ()):
                 if count == blocks:
                     return count
                 prepared = prepare_block(block, EventRules(), NOW)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config
-from pipelines.config_reading import MAX_CONFIG_BYTES, ConfigError, load_config
+from pipelines.config_reading import MAX_CONFIG_BYTES, ConfigError, load_config, with_beam_options
 
 ROOT = Path(__file__).resolve().parent.parent
 CANARY = "canary7f3a9e"
@@ -73,7 +73,7 @@ def test_what_is_wrong_with_overrides_is_told_with_the_rest(load: Load) -> None:
         "--set run.id: must look like key.path=value",
         "limits.in_flight: must be greater than or equal to 1",
         "limits.foo: unknown key; there are records_per_request, bytes_per_request, events_per_second, "
-        "bytes_per_minute, in_flight, retry",
+        "bytes_per_minute, in_flight, lanes, retry",
     ]
 
 
@@ -507,3 +507,35 @@ def test_the_endpoint_is_the_regions_unless_another_is_meant(load: Load) -> None
     )
     allowed = load(REMOTE, other, "destination.allow_any_endpoint=true")
     assert allowed.destination.to_destination().base_url == "https://proxy.example"
+
+
+@pytest.mark.parametrize(
+    ("runner", "reason"),
+    [
+        ("DaskRunner", "DaskRunner is refused: it loses data in silence"),
+        (
+            "apache_beam.runners.dask.dask_runner.DaskRunner",
+            "DaskRunner is refused: it loses data in silence",
+        ),
+        ("BundleBasedDirectRunner", "BundleBasedDirectRunner is refused: it cannot run all steps"),
+        ("PrismRunner", "PrismRunner is refused: it downloads a program"),
+        ("prism", "PrismRunner is refused: it downloads a program"),
+        ("SwitchingDirectRunner", "SwitchingDirectRunner is refused: it downloads another runner"),
+    ],
+)
+def test_a_runner_that_loses_data_or_is_untested_is_refused_by_name_with_the_reason(
+    load: Load, runner: str, reason: str
+) -> None:
+    (error,) = errors_of(load, LOCAL + f"beam: {{runner: {runner}}}\n")
+    assert error.startswith(f"beam.runner: {reason}")
+    (error,) = errors_of(load, LOCAL + f"beam: {{options: {{runner: {runner}}}}}\n")
+    assert error == "beam.options: runner: give it as beam.runner"
+    with pytest.raises(ConfigError) as told:
+        with_beam_options(load(LOCAL), {"runner": runner})
+    assert told.value.errors[0].startswith(f"beam.runner: {reason}")
+
+
+def test_options_of_the_command_line_stand_above_those_of_the_file(load: Load) -> None:
+    config = load(LOCAL + "beam: {options: {direct_num_workers: 2, job_name: x}}\n")
+    beam = with_beam_options(config, {"direct_num_workers": 3}).beam
+    assert (beam.runner, beam.options) == ("DirectRunner", {"direct_num_workers": 3, "job_name": "x"})

@@ -42,9 +42,7 @@ def test_the_steps_of_the_graph_are_those_of_the_drawing_in_order(backfills: Bac
     for step in STEPS:
         assert f"BackfillEvents/{step}" in names
     own = [
-        name
-        for name in names
-        if "/Manifest/" not in name and "/Reshuffle/" not in name and "DropLane" not in name
+        name for name in names if "/Lanes/" not in name and "/Reshuffle/" not in name and "/Lane" not in name
     ]
     assert not [name for name in own if "lambda" in name]
 

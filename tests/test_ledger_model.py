@@ -67,7 +67,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if known is not None and known.done:
             return
         id_ = new_attempt_id()
-        done = self.ledger.settled_blocks(segment.id)
+        done = self.ledger.settled_blocks(segment.id, id_) or set()
         reader = SegmentReader(self.work.filesystem, BlockLimits(self.work.records, 1 << 20))
         blocks = list(reader.blocks(segment, id_, done))
         self.attempts.append((segment, self.ledger.open_attempt(segment.id, id_), blocks))

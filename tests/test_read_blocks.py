@@ -26,7 +26,10 @@ class Known:
     settled: Mapping[str, set[int]] = field(default_factory=dict)
     bases: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
-    def settled_blocks(self, segment_id: str) -> set[int]:
+    def attend(self) -> None:
+        pass
+
+    def settled_blocks(self, segment_id: str, attempt: str) -> set[int] | None:
         return self.settled.get(segment_id, set())
 
     def line_bases(self) -> Mapping[tuple[str, int], int]:

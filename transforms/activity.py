@@ -25,6 +25,7 @@ class Doing:
         counts: outcomes since the process began the run.
         requests: requests so far, and how many of them Mixpanel refused for speed.
         quiet_s: seconds without any progress, while nothing waits on purpose.
+        busy: whether it has work that is not finished.
     """
 
     what: str
@@ -33,6 +34,7 @@ class Doing:
     requests: int
     refused: int
     quiet_s: float
+    busy: bool = False
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Activity:
     _refused: int = 0
     _refused_at: float = float("-inf")
     _moved_at: float | None = None
+    _bundles: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reset(self) -> None:
@@ -58,6 +61,17 @@ class Activity:
             self._requests = self._refused = 0
             self._refused_at = float("-inf")
             self._moved_at = None
+            self._bundles = 0
+
+    def began(self) -> None:
+        """Notes that the runner has given this process work."""
+        with self._lock:
+            self._bundles += 1
+
+    def ended(self) -> None:
+        """Notes that some of that work is finished."""
+        with self._lock:
+            self._bundles = max(0, self._bundles - 1)
 
     def moved(self) -> None:
         """Notes that something got on."""
@@ -103,6 +117,7 @@ class Activity:
                 self._requests,
                 self._refused,
                 quiet_s,
+                self._bundles > 0,
             )
 
     def _what(self, now: float) -> str:

@@ -87,6 +87,7 @@ class _CommitFn(beam.DoFn):
         super().__init__()
 
     def start_bundle(self) -> None:
+        activity.here.began()
         self._attempts = {}
 
     def process(self, outcome: BlockOutcome) -> Iterator[Counts]:
@@ -116,6 +117,7 @@ class _CommitFn(beam.DoFn):
         for attempt in self._attempts.values():
             attempt.close()
         self._attempts = {}
+        activity.here.ended()
         yield from ()
 
     def _limit_stop(self) -> Stop | None:

@@ -20,8 +20,12 @@ from transforms.storage import FileSystem, Storage, scheme_of
 class Progress(Protocol):
     """What is known of earlier attempts at a segment; `pipelines.ledger.Ledger` in production."""
 
-    def settled_blocks(self, segment_id: str) -> set[int]:
-        """Returns the ordinals of blocks that need not be sent again."""
+    def attend(self) -> None:
+        """Makes this process take part in the run: it tells of itself, and hears when the run ends."""
+        ...
+
+    def settled_blocks(self, segment_id: str, attempt: str) -> set[int] | None:
+        """Returns the ordinals of blocks that this attempt need not send again; None if it is not needed."""
         ...
 
     def line_bases(self) -> Mapping[tuple[str, int], int]:
@@ -83,6 +87,7 @@ class _ReadFn(beam.DoFn):
         super().__init__()
 
     def setup(self) -> None:
+        self.progress.attend()
         bases = dict(self.progress.line_bases())
         self._reader = SegmentReader(self._filesystem, self.limits, bases, self.verify)
 
@@ -90,9 +95,12 @@ class _ReadFn(beam.DoFn):
         assert self._reader is not None
         if drain.is_requested() or self.progress.is_stopped():
             return
-        done = self.progress.settled_blocks(segment.id)
+        attempt = new_attempt_id()
+        done = self.progress.settled_blocks(segment.id, attempt)
+        if done is None:
+            return
         crash_point("before read")
-        for block in self._reader.blocks(segment, new_attempt_id(), done):
+        for block in self._reader.blocks(segment, attempt, done):
             if drain.is_requested():
                 return
             activity.here.moved()

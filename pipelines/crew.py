@@ -1,0 +1,137 @@
+"""The crew of a run: processes that work on it away from the launcher, and what each says of itself.
+
+Each writes a small file now and then, and looks whether the run is to end. That is all that launcher and
+workers need of each other: no connection, and any runner may start and stop workers as it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from pipelines.lease import Lease
+from pipelines.state import StateFolder, StateUnusable
+from transforms import activity, drain
+
+FOLDER: Final = "workers"
+BEAT_SECONDS: Final = 5.0  # an object store bills 0.4 cents for an hour of it
+_log: Final = logging.getLogger(__name__)
+_lock: Final = threading.Lock()
+_attended: Final[dict[str, threading.Thread | None]] = {}
+
+
+def lead(launch: str) -> None:
+    """Notes that this process is the launcher of a start, and has a heart of its own."""
+    with _lock:
+        _attended[launch] = None
+
+
+def attend(folder: StateFolder, launch: str, is_over: Callable[[], bool]) -> None:
+    """Makes this process a member of the crew of a start of a run, unless it is one or is the launcher.
+
+    Args:
+        folder: the run's folder.
+        launch: the id of the start.
+        is_over: returns whether somebody has noted that the work is to come to an end.
+    """
+    with _lock:
+        if launch in _attended:
+            return
+        if _attended:  # a worker that has served another start before
+            drain.reset()
+            activity.here.reset()
+        member = _Member(folder, launch, is_over)
+        _attended[launch] = threading.Thread(target=member.live, name="crew", daemon=True)
+    member.beat()
+    thread = _attended[launch]
+    assert thread is not None
+    thread.start()
+
+
+@dataclass(slots=True)
+class _Member:
+    """This process, as a member of a crew."""
+
+    folder: StateFolder
+    launch: str
+    is_over: Callable[[], bool]
+    name: str = field(default_factory=lambda: secrets.token_hex(6))
+    beats: int = 0
+
+    def live(self) -> None:
+        while True:
+            threading.Event().wait(BEAT_SECONDS)
+            self.beat()
+
+    def beat(self) -> None:
+        """Says what this process does, and ends its work if the run is to end."""
+        self.beats += 1
+        doing = activity.here.now()
+        try:
+            self.folder.write(beat_name(self.launch, self.name), orjson.dumps(beat_values(doing, self.beats)))
+            if drain.is_requested():
+                return
+            if self.is_over() or not Lease(self.folder, self.launch, shared=True).keep():
+                drain.request()
+        except StateUnusable as error:
+            _log.warning("%s", error)
+
+
+def beat_name(launch: str, worker: str) -> str:
+    """Returns the name of a worker's file."""
+    return f"{FOLDER}/{launch}.{worker}.json"
+
+
+def beat_values(doing: activity.Doing, beats: int) -> dict[str, Any]:
+    """Returns what a process is doing as JSON values."""
+    return {
+        "at": time.time(),
+        "beats": beats,
+        "busy": doing.busy,
+        "doing": "draining" if drain.is_requested() else doing.what,
+        "events_per_second": round(doing.events_per_second, 1),
+        "requests": doing.requests,
+        "refused_for_speed": doing.refused,
+        "counts": doing.counts.to_json(),
+        "quiet_s": round(doing.quiet_s, 1),
+    }
+
+
+def read_crew(folder: StateFolder, launch: str) -> dict[str, Mapping[str, Any]]:
+    """Returns what each worker of a start last said, by its name.
+
+    Raises:
+        StateUnusable: if the state folder cannot be read.
+    """
+    names = [name for name in folder.names(FOLDER, f"{launch}.") if name.endswith(".json")]
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, content in folder.read_all(names):
+        try:
+            values = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(values, dict):
+            found[name] = values
+    return found
+
+
+def together(crew: Mapping[str, Mapping[str, Any]], now: float) -> dict[str, Any] | None:
+    """Returns what a crew is doing as a whole, as one process would say it; None if nobody is there."""
+    alive = [beat for beat in crew.values() if now - float(beat.get("at", 0)) < 6 * BEAT_SECONDS]
+    if not alive:
+        return None
+    doing = [str(beat.get("doing", "starting")) for beat in alive if beat.get("busy")]
+    return {
+        # What keeps one of them from sending is of more interest than that the others send.
+        "doing": next((what for what in ("draining", "outage", "throttled") if what in doing), None)
+        or next(iter(doing), "starting"),
+        "events_per_second": sum(float(beat.get("events_per_second", 0.0)) for beat in alive),
+        "workers": len(alive),
+    }

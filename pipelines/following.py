@@ -1,0 +1,127 @@
+"""Follows a pipeline that runs in other processes: waits for its end, and notices what its runner does not.
+
+A runner may wait for ever for a worker that was killed, or that never started. What the workers say of
+themselves shows that.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pipelines.crew import read_crew
+from pipelines.ledger import Ledger
+from pipelines.state import StateUnusable
+from transforms import drain
+
+LOOK_SECONDS: Final = 2.0
+LOST_SECONDS: Final = 25.0  # five beats of a worker
+IDLE_SECONDS: Final = 45.0  # nobody works, and the job does not end either
+START_SECONDS: Final = 900.0  # for the first worker: machines have to be started, packages installed
+STUCK_SECONDS: Final = 1800.0  # longer than a request is tried for
+_log: Final = logging.getLogger(__name__)
+
+
+class WorkersFailed(RuntimeError):
+    """The workers no longer get on, and the runner does not notice; the message says how that shows."""
+
+
+@dataclass(slots=True)
+class CrewWatch:
+    """Judges by what workers say whether a job still gets on.
+
+    Attributes:
+        replaces: whether the runner replaces workers that are lost.
+        clock: seconds, monotonic; workers' own clocks are not compared with it.
+    """
+
+    replaces: bool
+    clock: Callable[[], float] = time.monotonic
+    _began: float | None = None
+    _last: dict[str, tuple[object, float]] = field(default_factory=dict)
+    _busy_at: float = 0.0
+
+    def problem(self, crew: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """Returns why nothing more is to be waited for, or None."""
+        now = self.clock()
+        self._began = self._began if self._began is not None else now
+        for name, beat in crew.items():
+            if name not in self._last or self._last[name][0] != beat.get("beats"):
+                self._last[name] = (beat.get("beats"), now)
+        if not crew:
+            late = now - self._began > START_SECONDS
+            return f"no worker has begun to work in {START_SECONDS:,.0f} seconds" if late else None
+        return self._lost(crew, now) or self._stuck(crew, now)
+
+    def _lost(self, crew: Mapping[str, Mapping[str, Any]], now: float) -> str | None:
+        if self.replaces:
+            return None
+        silent = [name for name in crew if now - self._last[name][1] > LOST_SECONDS]
+        if any(crew[name].get("busy") for name in silent):
+            return "a worker is gone in the midst of its work, and the runner replaces none; resume the run"
+        if self._busy_at == 0.0 or any(beat.get("busy") for beat in crew.values()):
+            self._busy_at = now
+        if now - self._busy_at > IDLE_SECONDS:
+            return "no worker has anything to do, and the job does not end; resume the run"
+        return None
+
+    def _stuck(self, crew: Mapping[str, Mapping[str, Any]], now: float) -> str | None:
+        alive = [beat for name, beat in crew.items() if now - self._last[name][1] <= LOST_SECONDS]
+        if alive and all(float(beat.get("quiet_s", 0.0)) > STUCK_SECONDS for beat in alive):
+            return f"no progress for {STUCK_SECONDS:,.0f} seconds, while nothing waits"
+        newest = max(at for _, at in self._last.values())
+        if now - newest > STUCK_SECONDS:
+            return f"no worker has been heard of for {STUCK_SECONDS:,.0f} seconds"
+        return None
+
+
+def follow(run: Callable[[], object], ledger: Ledger, watch: CrewWatch) -> None:
+    """Runs what waits for a job's end, and returns when that has come.
+
+    Raises:
+        WorkersFailed: if the job gets on no more.
+        Exception: what the runner raises.
+    """
+    job = _Job(run)
+    job.start()
+    asked = False
+    while True:
+        job.join(LOOK_SECONDS)
+        if not job.is_alive():
+            break
+        if drain.is_requested() and not asked:
+            ledger.ask_to_end()
+            asked = True
+        problem = _problem(ledger, watch)
+        if problem is not None:
+            ledger.ask_to_end()
+            raise WorkersFailed(problem)
+    if job.error is not None:
+        raise job.error
+
+
+class _Job(threading.Thread):
+    """Waits for a job; a daemon, as it may wait for ever."""
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        super().__init__(name="job", daemon=True)
+        self._run = run
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001 - raised again where the job is followed
+            self.error = error
+
+
+def _problem(ledger: Ledger, watch: CrewWatch) -> str | None:
+    try:
+        return watch.problem(read_crew(ledger.folder, ledger.launch))
+    except StateUnusable as error:
+        _log.warning("%s", error)
+        return None

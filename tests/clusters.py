@@ -1,0 +1,105 @@
+"""A cluster on this machine: Beam's job service and a pool of workers, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.processes import REPOSITORY, wait_until
+from tests.servers import free_ports
+from tests.worker_boot import FOLDER
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A job service and a worker pool at work.
+
+    Attributes:
+        job_endpoint: of the service.
+        pool_endpoint: of the pool.
+        folder: what workers leave.
+    """
+
+    job_endpoint: str
+    pool_endpoint: str
+    folder: Path
+
+    def options(self, workers: int = 2) -> dict[str, Any]:
+        """Returns the options for Beam that make a job run here."""
+        return {
+            "job_endpoint": self.job_endpoint,
+            "environment_type": "EXTERNAL",
+            "environment_config": self.pool_endpoint,
+            "sdk_worker_parallelism": workers,
+            "setup_file": str(REPOSITORY / "setup.py"),
+        }
+
+    def workers(self) -> dict[int, Path]:
+        """Returns the workers that were booted, by their process ids, and the place of their modules."""
+        return {
+            int((folder / "pid").read_text()): Path((folder / "place").read_text())
+            for folder in sorted(self.folder.iterdir())
+            if (folder / "pid").exists()
+        }
+
+    def failures(self) -> list[str]:
+        """Returns what kept workers from starting."""
+        return [path.read_text() for path in self.folder.glob("failed-*")]
+
+
+@contextmanager
+def cluster(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """Runs a cluster for as long as the body runs, and ends all that it has started.
+
+    Args:
+        folder: for what its processes leave.
+        environment: what workers have beside the tests' own environment.
+    """
+    left = folder / "workers"
+    left.mkdir(parents=True)
+    boot = folder / "boot"
+    boot.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPOSITORY}/tests/worker_boot.py" "$@"\n')
+    boot.chmod(boot.stat().st_mode | stat.S_IXUSR)
+    port_file = folder / "port"
+    (pool_port,) = free_ports(1)
+    commands = (
+        ["-m", "tests.job_service", str(port_file)],
+        [
+            *("-m", "apache_beam.runners.worker.worker_pool_main"),
+            *("--service_port", str(pool_port), "--container_executable", str(boot)),
+        ],
+    )
+    processes = [
+        start(command, folder / f"{number}.log", {**(environment or {}), FOLDER: str(left)})
+        for number, command in enumerate(commands)
+    ]
+    try:
+        wait_until(port_file.exists)
+        yield Cluster(f"localhost:{port_file.read_text()}", f"localhost:{pool_port}", left)
+    finally:
+        for process in processes:
+            # The pool's workers are of its group; nothing that they hold is wanted.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Starts a Python of its own process group, which says what it has to say into a file."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=REPOSITORY,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )

@@ -1,0 +1,94 @@
+"""The whole pipeline in several processes, that have nothing but what Beam has shipped to them."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.backfills import Backfills, Outcome, events, ndjson
+from tests.clusters import Cluster, cluster
+from tests.servers import S3Server
+
+EVENTS = 12_000
+FILES = 6
+SECRET = "TEST_S3_SECRET"
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[Cluster]:
+    """A cluster whose workers know the secrets from their own environment."""
+    secrets = {SECRET: s3.secret_key, "TEST_MIXPANEL_TOKEN": "token-of-the-test"}
+    with cluster(tmp_path_factory.mktemp("cluster"), secrets) as running:
+        yield running
+
+
+@pytest.fixture
+def on_s3(backfills: Backfills, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a configuration says to read from S3 and to keep its state there."""
+    monkeypatch.setenv(SECRET, s3.secret_key)
+    storage = {**s3.storage_options, "secret": f"env:{SECRET}"}
+    return {
+        "source.storage_options": storage,
+        "run.state": s3.url(f"state-{backfills.folder.name}"),
+        "run.storage_options": storage,
+        "run.allow_dead_letters": FILES,
+        "limits.records_per_request": 500,
+    }
+
+
+def put_input(s3: S3Server, folder: str) -> str:
+    """Puts files of events, each with a line that is refused, and returns the pattern of all."""
+    for part in range(FILES):
+        first = part * (EVENTS // FILES)
+        lines = ndjson([*events(EVENTS // FILES, first=first), b"{"])
+        # Incompressible, so that each is a segment of its own.
+        s3.put(f"{folder}/{part}.json.gz", gzip.compress(lines, 0, mtime=0))
+    return s3.url(f"{folder}/*.json.gz")
+
+
+def letters(s3: S3Server, outcome: Outcome) -> list[tuple[str, int]]:
+    """Returns file and line of each of a run's dead letters."""
+    found = []
+    for uri in outcome.report["dead_letters"]["files"]:
+        content = gzip.decompress(s3.get(uri.removeprefix(f"s3://{s3.bucket}/")))
+        for line in content.splitlines():
+            source = orjson.loads(line)["source"]
+            found.append((source["uri"], source["line"]))
+    return sorted(found)
+
+
+def ids(backfills: Backfills) -> list[str]:
+    return sorted(orjson.loads(line)["properties"]["$insert_id"] for line in backfills.emulator.records())
+
+
+def test_two_workers_with_nothing_but_what_was_shipped_do_what_one_process_does(
+    backfills: Backfills, s3: S3Server, workers: Cluster, on_s3: dict[str, Any]
+) -> None:
+    uri = put_input(s3, f"in-{backfills.folder.name}")
+    alone = backfills.run(uri, on_s3)
+    assert alone.code == 0, alone.err
+    ids_alone, letters_alone = ids(backfills), letters(s3, alone)
+    backfills.emulator.reset()
+
+    beam = {"beam.runner": "PortableRunner", "beam.options": workers.options()}
+    outcome = backfills.run(uri, {**on_s3, **beam})
+
+    assert outcome.code == 0, outcome.err + str(workers.failures())
+    assert outcome.books == alone.books
+    assert outcome.books["imported"] == EVENTS
+    assert ids(backfills) == ids_alone
+    assert letters(s3, outcome) == letters_alone
+    assert len(letters_alone) == len(set(letters_alone)) == FILES
+    booted = workers.workers()
+    assert len(booted) == 2
+    assert all(place.is_relative_to(workers.folder) for place in booted.values()), booted
+    assert len(list(s3.list(f"{path_in(s3, outcome)}/workers/"))) == 2
+    assert backfills.emulator.stats()["duplicates"] == 0
+
+
+def path_in(s3: S3Server, outcome: Outcome) -> str:
+    return str(outcome.report["folder"]).removeprefix(f"s3://{s3.bucket}/")

@@ -25,7 +25,8 @@ from pathlib import Path
 from benchmarks.bars import Bar
 from mixpanel_emulator.process import start_emulator
 from mixpanel_http.client import Destination, ImportClient
-from mixpanel_http.delivery import Deliverer, compress
+from mixpanel_http.delivery import Deliverer
+from mixpanel_http.endpoints import compress
 from mixpanel_http.rate import Lane
 from mixpanel_http.retrying import RetryPolicy
 from mixpanel_http.secret_refs import SecretRef

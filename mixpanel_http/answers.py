@@ -10,7 +10,7 @@ import email.utils
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeGuard
 
 import msgspec
@@ -98,8 +98,8 @@ def read_answer(
         now_s: the clock, for a `Retry-After` that names a date.
         ids: returns the ids that were sent.
     """
-    content = _json_object(body)
-    message = _message(content, body)
+    content = json_object(body)
+    message = message_of(content, body)
     said = contract_words(message) if content is not None else message
     if status == 200:
         problem = _problem_of_success(content, sent)
@@ -122,6 +122,22 @@ def read_answer(
         largest_bytes=int(limit[1]) if limit else None,
         row_action=Action.PROBE if firewall else row.action,
     )
+
+
+def once_only(answer: Answer, count: int) -> Answer:
+    """Returns what an answer means for `count` records that must not be sent a second time.
+
+    What may have got through, as a whole or in part, is left as it is. What certainly has not may be sent.
+    """
+    kind = answer.kind
+    certain = (
+        not answer.sent
+        or kind in (AnswerClass.OK, AnswerClass.PARTIAL, AnswerClass.THROTTLED, AnswerClass.FATAL)
+        or (kind is AnswerClass.RECORD and count == 1)
+        or (kind is AnswerClass.TOO_LARGE and answer.status > 0)
+        or (kind is AnswerClass.TRANSIENT and answer.tries is not None)
+    )
+    return answer if certain else replace(answer, row_action=Action.LEAVE)
 
 
 def broken_answer(error: BaseException, whole: bool = True) -> Answer:
@@ -187,9 +203,9 @@ def _problem_of_success(content: Mapping[str, Any] | None, sent: int) -> str:
     if content.get("error") or content.get("failed_records"):
         return "status 200, but it names errors"
     imported = content.get("num_records_imported")
-    if imported == sent and _is_count(imported):
+    if imported == sent and is_count(imported):
         return ""
-    told = imported if _is_count(imported) and imported < sent else "something else"
+    told = imported if is_count(imported) and imported < sent else "something else"
     return f"{sent} events sent, num_records_imported is {told}"
 
 
@@ -209,16 +225,16 @@ def _refused_records(content: Mapping[str, Any] | None, sent: int, ids: SentIds)
         if index is None:
             return ()
         found.setdefault(index, _refused_record(entry, index))
-    adds_up = _is_count(imported) and imported == sent - len(found)
+    adds_up = is_count(imported) and imported == sent - len(found)
     return tuple(found[index] for index in sorted(found)) if adds_up else ()
 
 
 def _refused_record(entry: Mapping[str, Any], index: int) -> RefusedRecord:
-    field, said = entry.get("field"), entry.get("message")
+    field, words = entry.get("field"), entry.get("message")
     return RefusedRecord(
         index,
         field[:_MESSAGE_LENGTH] if isinstance(field, str) else None,
-        str(said if said is not None else "")[:_MESSAGE_LENGTH],
+        str(words if words is not None else "")[:_MESSAGE_LENGTH],
     )
 
 
@@ -240,12 +256,12 @@ class _Places:
         """
         for entry in listed:
             index = entry.get("index")
-            inside = index if _is_count(index) and index < self._sent else None
+            inside = index if is_count(index) and index < self._sent else None
             named = entry.get("insert_id", entry.get("$insert_id"))
             if not isinstance(named, str) or not named:
                 if inside is not None:
                     yield entry, inside
-                elif not _is_count(index):
+                elif not is_count(index):
                     yield entry, None
             elif inside is not None and self._id_at(inside) in (named, None):
                 yield entry, inside
@@ -278,11 +294,13 @@ class _Places:
         return self._ids
 
 
-def _is_count(value: object) -> TypeGuard[int]:
+def is_count(value: object) -> TypeGuard[int]:
+    """Returns whether a value is a whole number that counts something."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _json_object(body: bytes) -> Mapping[str, Any] | None:
+def json_object(body: bytes) -> Mapping[str, Any] | None:
+    """Returns an answer's JSON object, or None if it is none."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -290,7 +308,7 @@ def _json_object(body: bytes) -> Mapping[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _message(content: Mapping[str, Any] | None, body: bytes) -> str:
+def message_of(content: Mapping[str, Any] | None, body: bytes) -> str:
     """Returns the service's own words; of a body that is not JSON only its kind: it may hold anything."""
     if content is not None:
         error = content.get("error")

@@ -21,7 +21,8 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 from urllib3 import exceptions as transport
 
-from mixpanel_http.answers import Answer, SentIds, broken_answer, no_ids, read_answer
+from mixpanel_http.answers import Answer, SentIds, broken_answer, no_ids
+from mixpanel_http.endpoints import EVENTS, Endpoint
 from mixpanel_http.secret_refs import SecretRef
 
 Region = Literal["us", "eu", "in"]
@@ -65,6 +66,17 @@ class Destination:
     username: SecretRef | None = None
     secret: SecretRef | None = None
     project_id: str | None = None
+
+    def token(self) -> str:
+        """Returns the project's token, for endpoints that want it in each record.
+
+        Raises:
+            SecretUnavailable: if the reference leads nowhere.
+            ValueError: if there is none: a service account cannot stand in for it.
+        """
+        if self.project_token is None:
+            raise ValueError("profiles and groups need the project's token")
+        return self.project_token.resolve()
 
     def authorization(self) -> str:
         """Returns the value of the Authorization header (https://docs.mixpanel.com/reference/project-token).
@@ -126,7 +138,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class ImportClient:
-    """Sends requests to `/import` over a pool of kept-alive connections. Safe to share between threads."""
+    """Sends requests to one endpoint over a pool of kept-alive connections. Safe to share between threads."""
 
     def __init__(
         self,
@@ -134,21 +146,23 @@ class ImportClient:
         connections: int,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        endpoint: Endpoint = EVENTS,
     ) -> None:
         """Resolves the credentials and prepares the pool; connects to nothing yet."""
-        query = {"strict": "1"}
-        if destination.project_id:
-            query["project_id"] = destination.project_id
-        self._target = "/import?" + urlencode(query)
+        query = dict(endpoint.query)
+        headers = dict(endpoint.headers)
+        if endpoint.in_records:
+            self._token = destination.token()
+        else:
+            self._token = ""
+            headers["Authorization"] = destination.authorization()
+            if destination.project_id:
+                query["project_id"] = destination.project_id
+        self._endpoint = endpoint
+        self._target = f"{endpoint.path}?{urlencode(query)}"
         self._clock = clock
         self._monotonic = monotonic
-        self._headers = {
-            "Authorization": destination.authorization(),
-            "Content-Type": "application/x-ndjson",
-            "Content-Encoding": "gzip",
-            "Accept": "application/json",
-            "User-Agent": "mixpanel-backfill",
-        }
+        self._headers = {**headers, "Accept": "application/json", "User-Agent": "mixpanel-backfill"}
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
         pool: dict[str, Any] = {"maxsize": connections, "block": True, "retries": False, "timeout": timeout}
         if destination.base_url.startswith("https:"):
@@ -159,10 +173,11 @@ class ImportClient:
         """Returns the answer to one request; a failed one is an answer too.
 
         Args:
-            body: gzipped NDJSON.
-            count: events in it.
+            body: NDJSON, packed as the endpoint wants it.
+            count: records in it.
             ids: returns their `$insert_id`s.
         """
+        body = self._endpoint.finish(body, self._token)
         outgoing = io.BytesIO(body)
         headers = {**self._headers, "Content-Length": str(len(body))}
         try:
@@ -178,7 +193,7 @@ class ImportClient:
         received = {name.lower(): value for name, value in response.headers.items()}
         if _is_cut(response.status, received, content):
             return broken_answer(transport.ProtocolError())
-        return read_answer(response.status, received, content, count, self._clock(), ids)
+        return self._endpoint.read(response.status, received, content, count, self._clock(), ids)
 
     def close(self) -> None:
         """Closes the pooled connections."""

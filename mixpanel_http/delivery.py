@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from isal import isal_zlib
-
 from mixpanel_http.answers import Answer
+from mixpanel_http.endpoints import EVENTS, Endpoint
 from mixpanel_http.failure_table import Action, AnswerClass
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt, Stop
 from mixpanel_http.retrying import Outgoing, PatientSender, RetryPolicy, Sender, Surroundings
 from mixpanel_http.verdicts import Reason, Rejection
 
-GZIP_LEVEL: Final = 1  # isal's: 0.7 CPU-s per million events where zlib's best costs ten times that
 ISOLATION_BUDGET: Final = 64  # requests that one refused request may cost to find its bad records
 # Of the size that was refused, where the answer does not name the limit: what its halves have, with room for
 # records of uneven size, so that what has passed once is what is sent from then on.
 LEARNED_SHARE: Final = 0.6
-
-
-def compress(body: bytes) -> bytes:
-    """Returns a request's body gzipped; the same bytes give the same result."""
-    return bytes(isal_zlib.compress(body, GZIP_LEVEL, 31))
 
 
 @dataclass(slots=True)
@@ -57,9 +50,11 @@ class Deliverer:
         lane: Lane,
         policy: RetryPolicy,
         surroundings: Surroundings | None = None,
+        endpoint: Endpoint = EVENTS,
     ) -> None:
-        """Takes what `PatientSender` takes."""
-        self._sender = PatientSender(client, lane, policy, surroundings)
+        """Takes what `PatientSender` takes, and the endpoint that the client sends to."""
+        self._sender = PatientSender(client, lane, policy, surroundings, endpoint.ids_of)
+        self._pack = endpoint.pack
         self._lock = threading.Lock()
         self.learned_bytes: int | None = None
 
@@ -67,10 +62,12 @@ class Deliverer:
         """Sends nothing more: who waits comes back at once, undelivered or not attempted. Does not wait."""
         self._sender.halt()
 
-    def deliver(self, body: bytes, count: int, compressed: bytes | None = None) -> Receipt:
+    def deliver(
+        self, body: bytes, count: int, compressed: bytes | None = None, repeatable: bool = True
+    ) -> Receipt:
         """Returns what became of a request's records; the arguments are `Outgoing`'s."""
         work = _Work(Receipt())
-        self._deliver(Outgoing(body, count, 0, compressed or b""), work)
+        self._deliver(Outgoing(body, count, 0, compressed or b"", repeatable), work)
         work.receipt.stop = self._sender.stopped
         return work.receipt
 
@@ -83,7 +80,7 @@ class Deliverer:
             work.receipt.settle(request.first, request.count, "not_attempted")
             return None
         if not request.compressed:
-            request = Outgoing(request.body, request.count, request.first, compress(request.body))
+            request = replace(request, compressed=self._pack(request.body))
         answer = self._sender.send(request, work.receipt)
         self._settle(request, answer, work)
         return answer
@@ -107,6 +104,8 @@ class Deliverer:
             self._probe(request, answer, work)
         elif action is Action.STOP:
             self._stop(request, answer, work)
+        elif action is Action.LEAVE:
+            receipt.settle(first, count, "ambiguous")
         elif self._sender.halted and not answer.sent:
             receipt.settle(first, count, "not_attempted")
         else:
@@ -159,13 +158,21 @@ class Deliverer:
             return
         one = next(_pieces(request, request.count))
         receipt = work.receipt
-        passed = self._sender.send(Outgoing(one.body, 1, one.first, compress(one.body)), receipt, alone=True)
+        one = replace(one, compressed=self._pack(one.body))
+        passed = self._sender.send(one, receipt, alone=True)
         if passed is None or passed.action in (Action.PROBE, Action.STOP):
             self._stop(request, answer, work)
         elif passed.action in (Action.ACCEPT, Action.ACCEPT_REST, Action.ISOLATE):
             work.isolating = True
             work.budget -= 1
-            self._isolate(request, answer, work)
+            if request.repeatable:
+                self._isolate(request, answer, work)
+            else:
+                self._settle(one, passed, work)
+                self._deliver(_behind_first(request), work)
+        elif passed.action is Action.LEAVE:
+            receipt.settle(request.first, 1, "ambiguous")
+            receipt.settle(request.first + 1, request.count - 1, "undelivered")
         else:
             receipt.settle(request.first, request.count, "undelivered")
 
@@ -181,6 +188,12 @@ class Deliverer:
             self._deliver(piece, work)
 
 
+def _behind_first(request: Outgoing) -> Outgoing:
+    """Returns a request without its first record."""
+    rest = request.body.partition(b"\n")[2]
+    return Outgoing(rest, request.count - 1, request.first + 1, b"", request.repeatable)
+
+
 def _pieces(request: Outgoing, pieces: int) -> Iterator[Outgoing]:
     """Yields a request's records in so many requests of nearly the same number; the first ones have more."""
     lines = request.body.split(b"\n")
@@ -188,7 +201,8 @@ def _pieces(request: Outgoing, pieces: int) -> Iterator[Outgoing]:
     start = 0
     for i in range(pieces):
         end = start + -(-(request.count - start) // (pieces - i))
-        yield Outgoing(b"\n".join(lines[start:end]), end - start, request.first + start, b"")
+        body = b"\n".join(lines[start:end])
+        yield Outgoing(body, end - start, request.first + start, b"", request.repeatable)
         start = end
 
 
@@ -200,5 +214,4 @@ __all__ = [
     "Sender",
     "Stop",
     "Surroundings",
-    "compress",
 ]

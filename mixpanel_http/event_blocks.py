@@ -64,6 +64,9 @@ class PreparedRecords:
         blank: lines with nothing on them; they are not records.
         stamped_ids: ids that were made here.
         alterations: how many records each kind of fix changed.
+        keys: for kinds that keep an order, for each record 8 bytes that are the same for what is to stay in
+            order.
+        routes: for the same kinds, for each record a byte: its place in `endpoints.ROUTES`.
     """
 
     body: bytes
@@ -73,6 +76,8 @@ class PreparedRecords:
     blank: int = 0
     stamped_ids: tuple[str, ...] = ()
     alterations: Counter[str] = field(default_factory=Counter)
+    keys: bytes = b""
+    routes: bytes = b""
 
 
 def prepare_events(
@@ -90,12 +95,12 @@ def prepare_events(
         return PreparedRecords(b"", 0, kept=())
     body = raw.removesuffix(b"\n")
     assembly = _Assembly(rules, now_s, place)
-    for piece in _pieces(body):
+    for piece in pieces_of(body):
         assembly.add(piece)
     return assembly.finished(body)
 
 
-def _pieces(body: bytes) -> Iterator[bytes]:
+def pieces_of(body: bytes) -> Iterator[bytes]:
     """Yields a block's lines in pieces that stay in the processor's cache while they are worked on."""
     start, size = 0, len(body)
     while size - start > _PIECE_BYTES:

@@ -102,7 +102,7 @@ def check_event(line: bytes, rules: EventRules, now_s: float, place: Place = (""
     """
     if len(line) >= limits.MAX_RECORD_BYTES:
         refuse_size(len(line))
-    record = _decode_object(line)
+    record = decode_object(line)
     properties = _properties(record, line)
     event = _check_event_name(record)
     _check_time(properties, now_s)
@@ -152,7 +152,7 @@ def refuse_size(size: int) -> NoReturn:
     )
 
 
-def _any(raw: bytes | msgspec.Raw) -> Any:
+def decode_value(raw: bytes | msgspec.Raw) -> Any:
     """Returns a JSON value for a rule to look at; a number beyond all bounds stays out of range."""
     try:
         return _decode(raw)
@@ -164,13 +164,18 @@ def _others(properties: dict[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -
     return {key: value for key, value in properties.items() if key not in edits}
 
 
-def _decode_object(line: bytes) -> dict[str, msgspec.Raw]:
+def decode_object(line: bytes) -> dict[str, msgspec.Raw]:
+    """Returns a record's keys with their undecoded values.
+
+    Raises:
+        RecordRefused: if a line is no JSON object.
+    """
     try:
         line.decode()
     except UnicodeDecodeError as error:
         refuse_utf8(line, error.start)
     try:
-        _any(line)  # Raw values are checked for syntax only; this also finds lone surrogates and depth
+        decode_value(line)  # Raw values are checked for syntax only; this finds lone surrogates and depth
         return _raw_object(line)
     except msgspec.ValidationError:
         raise RecordRefused(Reason.NOT_OBJECT, None, "a record must be a JSON object") from None
@@ -256,16 +261,16 @@ def _properties(record: Mapping[str, msgspec.Raw], line: bytes) -> dict[str, msg
 
 
 def _check_event_name(record: Mapping[str, msgspec.Raw]) -> str:
-    event = _any(record["event"]) if "event" in record else None
+    event = decode_value(record["event"]) if "event" in record else None
     if event is None or (isinstance(event, str) and not event.strip()):
         raise RecordRefused(Reason.MISSING_EVENT, "event", "'event' must not be missing or blank")
     if not isinstance(event, str):
-        raise RecordRefused(Reason.MISSING_EVENT, "event", f"'event' must be a string, not {_kind(event)}")
+        raise RecordRefused(Reason.MISSING_EVENT, "event", f"'event' must be a string, not {kind_of(event)}")
     return event
 
 
 def _check_time(properties: Mapping[str, msgspec.Raw], now_s: float) -> None:
-    time = _any(properties["time"]) if "time" in properties else None
+    time = decode_value(properties["time"]) if "time" in properties else None
     if time is None:
         raise RecordRefused(
             Reason.MISSING_TIME, "properties.time", "'properties.time' is invalid: must not be missing"
@@ -274,7 +279,7 @@ def _check_time(properties: Mapping[str, msgspec.Raw], now_s: float) -> None:
         raise RecordRefused(
             Reason.BAD_TIME,
             "properties.time",
-            f"'properties.time' is invalid: must be specified as seconds since epoch, not as {_kind(time)}",
+            f"'properties.time' is invalid: must be specified as seconds since epoch, not as {kind_of(time)}",
         )
     if is_time_in_range(time, now_s):
         return
@@ -302,7 +307,7 @@ def _check_identity(
             )
         if event == "$merge":
             _check_merge(properties)
-    distinct_id = _any(properties["distinct_id"]) if "distinct_id" in properties else None
+    distinct_id = decode_value(properties["distinct_id"]) if "distinct_id" in properties else None
     if distinct_id is None:
         _check_missing_distinct_id(event, properties, model)
         return
@@ -319,13 +324,13 @@ def _check_identity(
         raise RecordRefused(
             Reason.BAD_DISTINCT_ID,
             "properties.distinct_id",
-            f"'properties.distinct_id' is invalid: must be a string, not {_kind(distinct_id)}",
+            f"'properties.distinct_id' is invalid: must be a string, not {kind_of(distinct_id)}",
         )
     edits["distinct_id"] = msgspec.Raw(_encode(text))
 
 
 def _check_merge(properties: Mapping[str, msgspec.Raw]) -> None:
-    ids = _any(properties["$distinct_ids"]) if "$distinct_ids" in properties else None
+    ids = decode_value(properties["$distinct_ids"]) if "$distinct_ids" in properties else None
     if not isinstance(ids, list) or len(ids) != 2 or not all(isinstance(i, str) for i in ids):
         raise RecordRefused(
             Reason.BAD_IDENTITY_EVENT,
@@ -349,7 +354,7 @@ def _check_missing_distinct_id(
 
 
 def _is_text(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bool(_any(raw)) and isinstance(_any(raw), str)
+    return raw is not None and bool(decode_value(raw)) and isinstance(decode_value(raw), str)
 
 
 def _as_text(value: Any, token: bytes) -> str:
@@ -359,7 +364,7 @@ def _as_text(value: Any, token: bytes) -> str:
 def _check_given_insert_id(properties: Mapping[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -> None:
     """Adds the edit that turns a whole number given as `$insert_id` into a string."""
     raw = properties.get("$insert_id")
-    value = None if raw is None else _any(raw)
+    value = None if raw is None else decode_value(raw)
     if isinstance(value, int) and not isinstance(value, bool) and is_valid_insert_id(str(value)):
         edits["$insert_id"] = msgspec.Raw(_encode(str(value)))
 
@@ -367,7 +372,7 @@ def _check_given_insert_id(properties: Mapping[str, msgspec.Raw], edits: dict[st
 def _has_valid_insert_id(properties: Mapping[str, msgspec.Raw], edits: Mapping[str, msgspec.Raw]) -> bool:
     if "$insert_id" in edits:
         return True
-    value = _any(properties["$insert_id"]) if "$insert_id" in properties else None
+    value = decode_value(properties["$insert_id"]) if "$insert_id" in properties else None
     return isinstance(value, str) and is_valid_insert_id(value)
 
 
@@ -383,7 +388,7 @@ def _check_property_count(properties: dict[str, msgspec.Raw], edits: dict[str, m
 
 def _check_values(properties: Mapping[str, msgspec.Raw]) -> None:
     for key, raw in properties.items():
-        value = _any(raw)
+        value = decode_value(raw)
         if isinstance(value, (dict, list)):
             check_container(_field(key), value)
 
@@ -420,7 +425,8 @@ def _check_length(field: str, container: dict[str, Any] | list[Any]) -> None:
     )
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Returns what a JSON value is, in words."""
     names = {
         bool: "a boolean",
         int: "a number",

@@ -40,6 +40,7 @@ class Action(Enum):
     RETRY_FEW = "send the same bytes again, three tries in all, then undelivered; five in a row stop the run"
     PROBE = "send one of the records alone: if it passes, isolate as above; if not, stop the run"
     STOP = "stop the run within seconds; nothing is dead-lettered"
+    LEAVE = "list the records as ambiguous; do not send them again"
 
 
 ACTIONS: Final = {

@@ -2,7 +2,8 @@
 
 Sources are pages below https://docs.mixpanel.com: IMP = /reference/import-events, DT =
 /docs/data-structure/property-reference/data-type, E413 = /troubleshooting/errors/413-payload-too-large,
-EVP = /docs/data-structure/events-and-properties.
+EVP = /docs/data-structure/events-and-properties, UP = /docs/data-structure/user-profiles, UPL and GRL =
+/reference/user-profile-limits and /reference/group-profile-limits.
 """
 
 from __future__ import annotations
@@ -53,3 +54,9 @@ IDENTITY_EVENTS: Final = frozenset({"$identify", "$create_alias", "$merge"})
 
 EVENTS_PER_SECOND: Final = 30_000  # IMP: about, over a rolling minute, per project
 BYTES_PER_MINUTE: Final = 2_000_000_000  # IMP: uncompressed JSON, rolling minute, per project
+
+MAX_UPDATES_PER_REQUEST: Final = 2000  # UPL, GRL
+GROUPS_PER_REQUEST: Final = 200  # a remark in a bulk importer by a Mixpanel engineer: what /groups takes well
+MAX_UPDATE_BYTES: Final = 1_000_000  # UPL, GRL: 1MB per update
+MAX_PROFILE_PROPERTIES: Final = 2000  # UP: more in one profile fail
+MAX_PROFILE_VALUE_BYTES: Final = 256_000  # DT: list and object values, 256KB

@@ -62,6 +62,7 @@ class Receipt:
 
     imported: int = 0
     undelivered: int = 0
+    ambiguous: int = 0
     not_attempted: int = 0
     rejections: list[Rejection] = field(default_factory=list)
     ranges: list[tuple[int, int, str]] = field(default_factory=list)
@@ -81,7 +82,7 @@ class Receipt:
     stop: Stop | None = None
 
     def settle(self, first: int, count: int, fate: str, refused: int = 0) -> None:
-        """Notes that a stretch was imported, undelivered or not attempted, except the `refused`."""
+        """Notes what a stretch became, by the count's name, except for the `refused`."""
         setattr(self, fate, getattr(self, fate) + count - refused)
         self.ranges.append((first, count, fate))
 

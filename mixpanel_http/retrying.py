@@ -7,14 +7,14 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
 import tenacity
 
-from mixpanel_http.answers import Answer, SentIds, ids_of
+from mixpanel_http.answers import Answer, SentIds, ids_of, once_only
 from mixpanel_http.breaker import CircuitBreaker
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.failure_table import (
@@ -85,13 +85,15 @@ class Outgoing:
         body: NDJSON.
         count: records in it.
         first: index of its first record in the request that it was cut from.
-        compressed: the same, gzipped.
+        compressed: the same, packed as its endpoint wants it.
+        repeatable: whether it may be sent again where it may have got through.
     """
 
     body: bytes
     count: int
     first: int
     compressed: bytes
+    repeatable: bool = True
 
 
 @dataclass(slots=True)
@@ -133,10 +135,12 @@ class PatientSender:
         lane: Lane,
         policy: RetryPolicy,
         surroundings: Surroundings | None = None,
+        ids_of: Callable[[bytes], Sequence[str | None]] = ids_of,
     ) -> None:
-        """Takes the client, its pace and its patience."""
+        """Takes the client, its pace and its patience, and how records are known again in an answer."""
         around = surroundings or Surroundings()
         self._client = client
+        self._ids_of = ids_of
         self._lane = lane
         self._policy = policy
         self._halt = threading.Event()
@@ -193,7 +197,9 @@ class PatientSender:
             receipt.re_sent_events += request.count
             receipt.re_sent_bytes += len(request.body)
         crash_point("before send")
-        answer = self._client.send(request.compressed, request.count, partial(ids_of, request.body))
+        answer = self._client.send(request.compressed, request.count, partial(self._ids_of, request.body))
+        if not request.repeatable:
+            answer = once_only(answer, request.count)
         crash_point("between answer and receipt")
         course.sent += 1
         course.by_label[answer.label] += 1
@@ -255,7 +261,12 @@ class PatientSender:
     def _suspected_size(self, answer: Answer, request: Outgoing, course: _Course) -> Answer:
         """Returns the answer, or a 413 in its place where a large body breaks every connection."""
         course.resets = course.resets + 1 if answer.label == CONNECTION_BROKEN else 0
-        if course.resets < SUSPECT_RESETS or request.count == 1 or len(request.body) < SUSPECT_BYTES:
+        if (
+            answer.action is Action.LEAVE
+            or course.resets < SUSPECT_RESETS
+            or request.count == 1
+            or len(request.body) < SUSPECT_BYTES
+        ):
             return answer
         message = f"the connection breaks each time {len(request.body):,} bytes are sent"
         return Answer(AnswerClass.TOO_LARGE, 0, answer.label, message, message)

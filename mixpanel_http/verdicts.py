@@ -29,6 +29,9 @@ class Reason(str, Enum):
     INSERT_ID_FIELDS_MISSING = "insert_id_fields_missing"
     IDENTITY_EVENT = "identity_event"
     BAD_IDENTITY_EVENT = "bad_identity_event"
+    MISSING_OPERATION = "missing_operation"
+    BAD_OPERATION = "bad_operation"
+    MISSING_GROUP = "missing_group"
     TRUNCATED_TAIL = "truncated_tail"
 
 

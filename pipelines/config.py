@@ -12,6 +12,8 @@ from mixpanel_http.client import HOSTS, Destination, check_endpoint
 from mixpanel_http.delivery import RetryPolicy
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.insert_ids import InsertIdPolicy
+from mixpanel_http.kinds import KINDS, Rules
+from mixpanel_http.profile_rules import Operation, ProfileRules
 from mixpanel_http.secret_refs import SecretRef
 from pipelines.config_beam import BeamConfig
 from pipelines.config_fields import (
@@ -48,8 +50,10 @@ class SourceConfig(Section):
         description="`s3://`, `gs://`, `file://` or a path, or a list; with `*`, `?`, `[…]`, `**`, `{date}`"
     )
     dates: DatesConfig | None = Field(None, description="only these partitions; needs `{date}` in the uri")
-    order: Literal["newest_first", "oldest_first"] = Field(
-        "newest_first", description="which partition is sent first"
+    order: Literal["newest_first", "oldest_first"] | None = Field(
+        None,
+        description="which partition is sent first; not given, `newest_first` for events, and for all else "
+        "`oldest_first`, as it must be",
     )
     format: Literal["ndjson", "dead_letters"] = Field(
         "ndjson",
@@ -110,11 +114,24 @@ class InsertIdConfig(Section):
 class RecordsConfig(Section):
     """What the records are and how they are made fit."""
 
-    kind: Literal["events"] = Field("events", description="what is imported")
+    kind: Literal["events", "profiles", "groups"] = Field(
+        "events", description="what is imported: events, or updates of user or group profiles"
+    )
     insert_id: InsertIdConfig = Field(default_factory=InsertIdConfig, description="see below")
     default_ip: Literal[0] | None = Field(
         0,
-        description="`ip` for events without one, else they are located where this runs; `null`: leave them",
+        description="`ip` for events and `$ip` for user profiles without one, else they are located where "
+        "this runs; `null`: leave them",
+    )
+    operation: Operation = Field("$set", description="what a flat row does to its profile")
+    id_field: str | None = Field(
+        None,
+        description="the field of a flat row that holds the profile's id; `null`: records are operations",
+    )
+    group_key: str | None = Field(None, description="the kind of group, for records without `$group_key`")
+    ignore_time: bool = Field(
+        True,
+        description="leave `$last_seen` as it is: stamp `$ignore_time` on updates of users without it",
     )
 
 
@@ -314,6 +331,46 @@ class Config(Section):
         if self.destination.emulator:
             raise ValueError(f"destination.emulator runs on this machine only, not with {self.beam.runner}")
         return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Config:
+        kind, credentials = KINDS[self.records.kind], self.destination.credentials
+        if kind.in_order and self.source.order == "newest_first":
+            raise ValueError(
+                f"source.order must be oldest_first with records.kind {self.records.kind}: "
+                "a later update is to win over an earlier one"
+            )
+        if kind.in_order and (self.limits.lanes or 1) > 1:
+            raise ValueError(
+                f"limits.lanes must be 1 with records.kind {self.records.kind}: updates keep their order"
+            )
+        if kind.wants_token and credentials is not None and credentials.project_token is None:
+            raise ValueError(
+                f"records.kind {self.records.kind} needs destination.credentials.project_token: "
+                "each record carries the project's token, for which a service account cannot do"
+            )
+        return self
+
+    @property
+    def order(self) -> Literal["newest_first", "oldest_first"]:
+        """Which partition is sent first."""
+        return self.source.order or ("oldest_first" if KINDS[self.records.kind].in_order else "newest_first")
+
+    def rules(self) -> Rules:
+        """Returns the rules for this run's records."""
+        return self.event_rules() if self.records.kind == "events" else self.profile_rules()
+
+    def profile_rules(self) -> ProfileRules:
+        """Returns the rules for this run's updates of profiles."""
+        records = self.records
+        return ProfileRules(
+            records.kind == "groups",
+            records.id_field,
+            records.operation,
+            records.group_key,
+            records.default_ip is not None,
+            records.ignore_time,
+        )
 
     def event_rules(self) -> EventRules:
         """Returns the rules for this run's events."""

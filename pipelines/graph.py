@@ -12,13 +12,15 @@ from apache_beam.pvalue import PBegin, PCollection
 from apache_beam.transforms.util import ReshufflePerKey
 
 from mixpanel_http.client import Destination
+from mixpanel_http.kinds import KINDS
 from pipelines.config import Config
 from pipelines.ledger import Ledger
 from pipelines.manifest import read_manifest
 from pipelines.state import StateFolder
 from transforms.commit_outcomes import CommitOutcomes
-from transforms.elements import Segment
+from transforms.elements import BlockOutcome, PreparedBlock, Segment
 from transforms.encode_requests import EncodeRequests
+from transforms.import_in_order import ImportInOrder
 from transforms.import_requests import ImportLimits, ImportRequests
 from transforms.prepare_records import PrepareRecords
 from transforms.read_blocks import ReadBlocks
@@ -91,21 +93,34 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
 
     def expand(self, begin: PBegin) -> PCollection[Counts]:
         config = self.config
-        size, rate = config.limits, config.limits
-        block = BlockLimits(size.records_per_request, size.bytes_per_request)
+        prepared = (
+            begin
+            | "ListSegments" >> ListSegments(self.ledger.folder, self.lanes)
+            | "ReadBlocks" >> _read_blocks(config, _request(config), self.ledger)
+            | "PrepareRecords" >> PrepareRecords(config.rules(), prepare=KINDS[config.records.kind].prepare)
+        )
+        return self._sent(prepared) | "CommitOutcomes" >> CommitOutcomes(self.ledger)
+
+    def _sent(self, prepared: PCollection[PreparedBlock]) -> PCollection[BlockOutcome]:
+        """Sends block by block, or, where the order counts, update by update in the order of each profile."""
+        request, rate = _request(self.config), self.config.limits
         pace = ImportLimits(
             rate.events_per_second,
             rate.bytes_per_minute,
             max(1, rate.in_flight // self.lanes),
-            config.retry_policy(),
+            self.config.retry_policy(),
             self.lanes,
         )
+        if KINDS[self.config.records.kind].in_order:
+            step = ImportInOrder(self.destination, pace, request.records, request.bytes, dry_run=self.dry_run)
+            return prepared | "ImportInOrder" >> step
         return (
-            begin
-            | "ListSegments" >> ListSegments(self.ledger.folder, self.lanes)
-            | "ReadBlocks" >> _read_blocks(config, block, self.ledger)
-            | "PrepareRecords" >> PrepareRecords(config.event_rules())
-            | "EncodeRequests" >> EncodeRequests(size.records_per_request, size.bytes_per_request)
+            prepared
+            | "EncodeRequests" >> EncodeRequests(request.records, request.bytes)
             | "ImportRequests" >> ImportRequests(self.destination, pace, self.dry_run)
-            | "CommitOutcomes" >> CommitOutcomes(self.ledger)
         )
+
+
+def _request(config: Config) -> BlockLimits:
+    """Returns the largest request, and so the largest block."""
+    return BlockLimits(config.limits.records_per_request, config.limits.bytes_per_request)

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mixpanel_http.kinds import KINDS
 from pipelines.config import Config
 
 # What one core reads, prepares and sends, with room to spare (docs/performance.md: 150,000 and more).
@@ -38,7 +39,11 @@ class Lanes:
 
 
 def choose_lanes(config: Config) -> Lanes:
-    """Returns how a run's work is divided."""
+    """Returns how a run's work is divided; where the order counts it is not."""
+    if KINDS[config.records.kind].in_order:
+        return Lanes(
+            1, 1 if config.beam.runner == "DataflowRunner" else None, "1, as updates keep their order"
+        )
     runner, options, limits = config.beam.runner, config.beam.options, config.limits
     if runner == "DataflowRunner":
         chosen = _on_dataflow(config)

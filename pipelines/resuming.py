@@ -35,10 +35,24 @@ def settings_of(config: Config) -> dict[str, Any]:
         "records.insert_id": config.records.insert_id.model_dump(),
         "records.insert_id recipe": RECIPE,
         "records.default_ip": config.records.default_ip,
+        **_of_profiles(config),
         "destination.identity": config.destination.identity,
         "destination": _destination(config),
         "limits.records_per_request": config.limits.records_per_request,
         "limits.bytes_per_request": config.limits.bytes_per_request,
+    }
+
+
+def _of_profiles(config: Config) -> dict[str, Any]:
+    """Returns the settings that only updates of profiles have."""
+    records = config.records
+    if records.kind == "events":
+        return {}
+    return {
+        "records.operation": records.operation,
+        "records.id_field": records.id_field,
+        "records.group_key": records.group_key,
+        "records.ignore_time": records.ignore_time,
     }
 
 
@@ -49,7 +63,7 @@ def pattern_of(config: Config) -> SourcePattern:
         tuple(absolute(uri) for uri in config.source.uris),
         dates.from_ if dates else None,
         dates.to if dates else None,
-        config.source.order,
+        config.order,
     )
 
 

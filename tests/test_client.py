@@ -21,7 +21,7 @@ from mixpanel_http.client import (
     check_endpoint,
     tls_context,
 )
-from mixpanel_http.delivery import compress
+from mixpanel_http.endpoints import compress
 from mixpanel_http.failure_table import AnswerClass
 from mixpanel_http.secret_refs import SecretRef
 from tests.loopback import Answerer, always, http, loopback_server, self_signed

@@ -146,7 +146,7 @@ ID = "must be 1 to 100 letters, digits, dots, underscores or hyphens, the first 
         ),
         (source("uri: '{date}/x', dates: {from: 2024-01-01, to: today}"), f"source.dates.to: {DAY}"),
         # records
-        (LOCAL + "records: {kind: event}\n", "records.kind: must be 'events'"),
+        (LOCAL + "records: {kind: event}\n", "records.kind: must be 'events', 'profiles' or 'groups'"),
         (LOCAL + "records: {default_ip: 1.2.3.4}\n", "records.default_ip: must be 0"),
         (
             LOCAL + "records: {insert_id: {mode: fields}}\n",

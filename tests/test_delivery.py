@@ -17,7 +17,8 @@ from urllib3 import exceptions as transport
 
 from mixpanel_http import retrying
 from mixpanel_http.answers import Answer, SentIds, broken_answer, no_ids, read_answer
-from mixpanel_http.delivery import Deliverer, compress
+from mixpanel_http.delivery import Deliverer
+from mixpanel_http.endpoints import compress
 from mixpanel_http.failure_table import AnswerClass
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt

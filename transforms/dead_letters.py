@@ -15,6 +15,7 @@ from transforms.elements import Block
 VERSION: Final = 1
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
+_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _SentProperties(msgspec.Struct, gc=False):
@@ -103,7 +104,16 @@ def _content(line: bytes) -> dict[str, Any]:
         _decode(line)
     except (ValueError, RecursionError):
         return _as_bytes(line)
-    return {"record": msgspec.Raw(line.strip(b" \t\r\n"))}
+    return {"record": msgspec.Raw(_without_token(line.strip(b" \t\r\n")))}
+
+
+def _without_token(record: bytes) -> bytes:
+    """Returns a record without the token that it may carry; everything else stays token for token."""
+    if b'"$token"' not in record or not record.startswith(b"{"):
+        return record
+    values = _raw_object(record)
+    values.pop("$token", None)
+    return _encode(values)
 
 
 def _as_bytes(line: bytes) -> dict[str, Any]:

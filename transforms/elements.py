@@ -185,6 +185,7 @@ class BlockOutcome:
         stop: why the run must not go on, or None.
         undelivered: one JSON object an undelivered record, as the dead letters have them, to replay it.
         provisional: as of the block.
+        ambiguous: one JSON object for each record that may have got through and may not be sent again.
     """
 
     segment: str
@@ -198,6 +199,7 @@ class BlockOutcome:
     stop: Stop | None = None
     undelivered: Sequence[bytes] = ()
     provisional: bool = False
+    ambiguous: Sequence[bytes] = ()
 
 
 def new_attempt_id() -> str:

@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from mixpanel_http import limits
-from mixpanel_http.delivery import compress
+from mixpanel_http.endpoints import compress
 from mixpanel_http.event_blocks import PreparedRecords
 from transforms.elements import EncodedBlock, EncodedRequest, PreparedBlock
 

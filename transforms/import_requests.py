@@ -19,7 +19,6 @@ from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.delivery import Deliverer, Receipt, RetryPolicy, Surroundings
 from mixpanel_http.rate import Lane
-from mixpanel_http.receipts import SUMS
 from mixpanel_http.verdicts import Rejection
 from transforms import activity, drain
 from transforms.dead_letters import dead_letters, sent_insert_id
@@ -80,8 +79,8 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
     block, records = encoded.block, encoded.records
     tally.lines = block.lines
     tally.alterations.update(records.alterations)
-    _count_refusals(tally, block, [*records.rejections, *(rejection for rejection, _ in refused)])
-    _count_read(tally, encoded)
+    count_refusals(tally, block, [*records.rejections, *(rejection for rejection, _ in refused)])
+    count_read(tally, block, records.blank)
     letters = [
         *dead_letters(block, records.rejections, "prepare"),
         *_letters(block, refused),
@@ -133,16 +132,14 @@ def _by_line(
     return found
 
 
-def _parts(block: Block) -> list[int]:
+def line_parts(block: Block) -> list[int]:
     """Returns for each line of a block the segment's part that it comes from."""
     return [span.part for span in block.spans for _ in range(span.lines)]
 
 
 def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
     """Adds a receipt; the outcomes by part, where the block has several."""
-    for name in SUMS:
-        setattr(tally, name, getattr(tally, name) + getattr(receipt, name))
-    tally.requests.update(receipt.requests)
+    tally.charge(receipt)
     spans = encoded.block.spans
     if len(spans) == 1:
         counts = tally.part(spans[0].part)
@@ -155,7 +152,7 @@ def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt
 
 def _count_by_part(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
     """Adds the outcome of each record to its own part; the receipt says which records fared how."""
-    parts, kept = _parts(encoded.block), encoded.records.kept
+    parts, kept = line_parts(encoded.block), encoded.records.kept
     refused = {rejection.index for rejection in receipt.rejections}
     for first, count, fate in receipt.ranges:
         for index in range(first, first + count):
@@ -165,18 +162,18 @@ def _count_by_part(tally: Tally, encoded: EncodedBlock, request: EncodedRequest,
                 setattr(counts, fate, getattr(counts, fate) + 1)
 
 
-def _count_refusals(tally: Tally, block: Block, refusals: list[Rejection]) -> None:
+def count_refusals(tally: Tally, block: Block, refusals: list[Rejection]) -> None:
+    """Counts refused records; their index is that of their line."""
     if not refusals:
         return
-    parts = _parts(block)
+    parts = line_parts(block)
     for rejection in refusals:
         tally.part(parts[rejection.index]).dead_lettered += 1
         tally.by_reason[rejection.reason] += 1
 
 
-def _count_read(tally: Tally, encoded: EncodedBlock) -> None:
+def count_read(tally: Tally, block: Block, blank: int) -> None:
     """Counts the records read from what was read, not from what became of them: lines less blank ones."""
-    block, blank = encoded.block, encoded.records.blank
     if len(block.spans) == 1:
         tally.part(block.spans[0].part).read += block.lines - blank
         return

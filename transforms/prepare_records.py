@@ -13,23 +13,28 @@ from apache_beam.pvalue import PCollection
 
 from mixpanel_http.event_blocks import PreparedRecords, prepare_events
 from mixpanel_http.event_rules import EventRules, Place
+from mixpanel_http.kinds import PrepareBlock, Rules
 from mixpanel_http.long_strings import TRUNCATED, count_truncated
+from mixpanel_http.profile_rules import ProfileRules
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.dead_letters import LinePlaces, block_lines
 from transforms.elements import Block, PreparedBlock
 
 
-def prepare_block(block: Block, rules: EventRules, now_s: float) -> PreparedBlock:
+def prepare_block(
+    block: Block, rules: Rules, now_s: float, prepare: PrepareBlock = prepare_events
+) -> PreparedBlock:
     """Returns a block's records ready to be sent, and what was refused and why."""
     if block.oversize:
         return PreparedBlock(block, _refuse_oversize(block.oversize.length))
     if not block.raw:
         return PreparedBlock(block, PreparedRecords(b"", 0))
-    places = LinePlaces(block, block_lines(block)) if rules.insert_id.keeps_rows else None
+    keeps_rows = isinstance(rules, EventRules) and rules.insert_id.keeps_rows
+    places = LinePlaces(block, block_lines(block)) if keeps_rows else None
     place = places.id_place if places else None
     if not block.torn:
-        return PreparedBlock(block, _with_truncated(prepare_events(block.raw, rules, now_s, place)))
-    return PreparedBlock(block, _with_truncated(_prepare_around(block, block.torn, rules, now_s, place)))
+        return PreparedBlock(block, _with_truncated(prepare(block.raw, rules, now_s, place)))
+    return PreparedBlock(block, _with_truncated(_prepare_around(block, rules, now_s, prepare, place)))
 
 
 def _with_truncated(records: PreparedRecords) -> PreparedRecords:
@@ -46,16 +51,18 @@ def _refuse_oversize(length: int) -> PreparedRecords:
 
 
 def _prepare_around(
-    block: Block, torn: tuple[int, ...], rules: EventRules, now_s: float, place: Callable[[int], Place] | None
+    block: Block, rules: Rules, now_s: float, prepare: PrepareBlock, place: Callable[[int], Place] | None
 ) -> PreparedRecords:
     """Prepares a block in which damage cut lines short: those are refused whatever they look like."""
     lines = block_lines(block)
-    for index in torn:
+    for index in block.torn:
         lines[index] = b""  # taken for a blank line, and then counted as what it is
-    prepared = prepare_events(b"\n".join(lines) + b"\n", rules, now_s, place)
+    prepared = prepare(b"\n".join(lines) + b"\n", rules, now_s, place)
     message = "the file's readable content ends inside this line"
-    refusals = [Rejection(index, Reason.TRUNCATED_TAIL.value, None, message) for index in torn]
-    return replace(prepared, blank=prepared.blank - len(torn), rejections=(*prepared.rejections, *refusals))
+    refusals = [Rejection(index, Reason.TRUNCATED_TAIL.value, None, message) for index in block.torn]
+    return replace(
+        prepared, blank=prepared.blank - len(block.torn), rejections=(*prepared.rejections, *refusals)
+    )
 
 
 @dataclass
@@ -68,18 +75,22 @@ class PrepareRecords(beam.PTransform[PCollection[Block], PCollection[PreparedBlo
     Attributes:
         rules: what the run asks of its records.
         clock: seconds since the epoch, for the rule on future times.
+        prepare: what applies the rules to a block: that of the records' kind.
     """
 
-    rules: EventRules
+    rules: Rules
     clock: Callable[[], float] = time.time
+    prepare: PrepareBlock = prepare_events
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, blocks: PCollection[Block]) -> PCollection[PreparedBlock]:
-        return blocks | "ValidateAndStamp" >> beam.ParDo(_PrepareFn(self.rules, self.clock))
+        return blocks | "ValidateAndStamp" >> beam.ParDo(_PrepareFn(self.rules, self.clock, self.prepare))
 
     def display_data(self) -> dict[str, Any]:
+        if isinstance(self.rules, ProfileRules):
+            return {"operation": self.rules.operation, "id_field": self.rules.id_field or ""}
         policy = self.rules.insert_id
         return {
             "insert_id_mode": policy.mode,
@@ -91,11 +102,12 @@ class PrepareRecords(beam.PTransform[PCollection[Block], PCollection[PreparedBlo
 
 @dataclass(eq=False)
 class _PrepareFn(beam.DoFn):
-    rules: EventRules
+    rules: Rules
     clock: Callable[[], float]
+    prepare: PrepareBlock
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def process(self, block: Block) -> Iterator[PreparedBlock]:
-        yield prepare_block(block, self.rules, self.clock())
+        yield prepare_block(block, self.rules, self.clock(), self.prepare)

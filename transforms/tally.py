@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mixpanel_http.receipts import SUMS
+from mixpanel_http.receipts import SUMS, Receipt
 
 OUTCOMES: Final = ("imported", "dead_lettered", "filtered", "undelivered", "ambiguous", "not_attempted")
 
@@ -47,7 +47,7 @@ class Counts:
 
 
 _SUMS: Final = ("lines", *SUMS)
-_COUNTERS: Final = ("by_reason", "alterations", "requests")
+_COUNTERS: Final = ("by_reason", "alterations", "requests", "by_endpoint")
 
 
 @dataclass(slots=True)
@@ -60,6 +60,7 @@ class Tally:
         by_reason: dead letters by reason.
         alterations: records changed before sending, by the kind of fix.
         requests: requests by status or transport error.
+        by_endpoint: records by endpoint and outcome, as `people.imported`, where a run has several.
         retries: requests that repeated another.
         splits: requests that had to be halved.
         bytes_raw: uncompressed bytes sent, as Mixpanel's limit counts them.
@@ -78,6 +79,7 @@ class Tally:
     by_reason: Counter[str] = field(default_factory=Counter)
     alterations: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
+    by_endpoint: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     splits: int = 0
     bytes_raw: int = 0
@@ -101,6 +103,12 @@ class Tally:
         for counts in self.parts.values():
             total.add(counts)
         return total
+
+    def charge(self, receipt: Receipt) -> None:
+        """Adds what a request cost, not what became of its records."""
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + getattr(receipt, name))
+        self.requests.update(receipt.requests)
 
     def add(self, other: Tally) -> None:
         """Adds another tally of the same segment."""

@@ -1,0 +1,47 @@
+"""The kinds of records that a run imports, and what differs between them: one small value each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from mixpanel_http.event_blocks import PreparedRecords, prepare_events
+from mixpanel_http.event_rules import EventRules, Place
+from mixpanel_http.profile_blocks import prepare_updates
+from mixpanel_http.profile_rules import ProfileRules
+
+KindName = Literal["events", "profiles", "groups"]
+Rules: TypeAlias = EventRules | ProfileRules
+
+
+class PrepareBlock(Protocol):
+    """What makes a block's records fit for Mixpanel, by the rules of their kind."""
+
+    def __call__(
+        self, raw: bytes, rules: Any, now_s: float, place: Callable[[int], Place] | None = None, /
+    ) -> PreparedRecords:
+        """Returns a block's records ready to be sent; the arguments are those of `prepare_events`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of records.
+
+    Attributes:
+        prepare: makes a block's records fit, by the kind's rules.
+        in_order: whether what is sent later may overwrite what is sent before, so that the order counts.
+        wants_token: whether the project's token stands in each record, so that a service account cannot do.
+    """
+
+    prepare: PrepareBlock
+    in_order: bool = False
+    wants_token: bool = False
+
+
+KINDS: Final[dict[KindName, Kind]] = {
+    "events": Kind(prepare_events),
+    "profiles": Kind(prepare_updates, in_order=True, wants_token=True),
+    "groups": Kind(prepare_updates, in_order=True, wants_token=True),
+}

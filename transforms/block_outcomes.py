@@ -1,0 +1,78 @@
+"""What became of a block whose records were sent one by one over several requests, as the ledger takes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mixpanel_http.delivery import Stop
+from mixpanel_http.endpoints import ROUTES
+from mixpanel_http.verdicts import Rejection
+from transforms.dead_letters import dead_letters
+from transforms.elements import Block, BlockOutcome
+from transforms.import_requests import count_read, count_refusals, line_parts
+from transforms.in_order import FATES, Indices, OpenBlock
+from transforms.tally import Tally
+
+
+def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
+    """Returns the outcome of a block all of whose records have one."""
+    block, records = settled.prepared.block, settled.prepared.records
+    tally = settled.tally
+    tally.lines = block.lines
+    tally.alterations.update(records.alterations)
+    lines = np.arange(records.count) if records.kept is None else np.asarray(records.kept, np.int64)
+    refused = [replace(r, index=int(lines[r.index])) for r in sorted(settled.refused, key=lambda r: r.index)]
+    _count_fates(tally, settled, lines)
+    count_refusals(tally, block, [*records.rejections, *refused])
+    count_read(tally, block, records.blank)
+    return BlockOutcome(
+        block.segment,
+        block.attempt,
+        block.ordinal,
+        tally,
+        [
+            *dead_letters(block, records.rejections, "prepare"),
+            *dead_letters(block, refused, "import"),
+        ],
+        records.stamped_ids,
+        block.notes,
+        block.end,
+        stop,
+        list(dead_letters(block, _left(settled, "undelivered", lines), "import")),
+        block.provisional,
+        list(dead_letters(block, _left(settled, "ambiguous", lines), "import")),
+    )
+
+
+def _left(settled: OpenBlock, fate: str, lines: Indices) -> list[Rejection]:
+    """Returns what a letter says of each record with a fate: nothing against it, only what went wrong."""
+    found = np.flatnonzero(settled.fates == FATES.index(fate)).tolist()
+    return [Rejection(int(lines[i]), fate, None, settled.said.get(i, "")) for i in found]
+
+
+def _count_fates(tally: Tally, settled: OpenBlock, lines: Indices) -> None:
+    """Counts the records by what became of them, for each part of the segment; refusals are counted apart."""
+    parts = _parts(settled.prepared.block, lines)
+    for part in set(parts.tolist()):
+        counts = tally.part(part)
+        fates = np.bincount(settled.fates[parts == part], minlength=len(FATES)).tolist()
+        for name in ("imported", "undelivered", "ambiguous", "not_attempted"):
+            setattr(counts, name, getattr(counts, name) + fates[FATES.index(name)])
+    _count_by_endpoint(tally, settled)
+
+
+def _parts(block: Block, lines: Indices) -> Indices:
+    if len(block.spans) == 1:
+        return np.full(len(lines), block.spans[0].part, np.int64)
+    return np.asarray(line_parts(block), np.int64)[lines]
+
+
+def _count_by_endpoint(tally: Tally, settled: OpenBlock) -> None:
+    routes = np.frombuffer(settled.prepared.records.routes, np.uint8)
+    for route in np.unique(routes).tolist():
+        fates = np.bincount(settled.fates[routes == route], minlength=len(FATES)).tolist()
+        for name, count in zip(FATES, fates, strict=True):
+            if count:
+                tally.by_endpoint[f"{ROUTES[route].endpoint.name}.{name}"] += count

@@ -1,0 +1,230 @@
+"""ImportInOrder: sends updates to Mixpanel, those of each profile in the order of the input."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import PCollection
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.crash_points import crash_point
+from mixpanel_http.delivery import Deliverer, Stop, Surroundings
+from mixpanel_http.endpoints import ROUTES, Endpoint
+from mixpanel_http.rate import Lane
+from transforms import activity, drain
+from transforms.block_outcomes import outcome_of
+from transforms.elements import BlockOutcome, PreparedBlock
+from transforms.import_requests import ImportLimits
+from transforms.in_order import Channel, DeliversUpdates, OpenBlock, Sent, deal, open_block, send
+
+HELD_BYTES: Final = 96 << 20  # of blocks that wait for an outcome; above, requests leave that are not full
+QUEUED: Final = 2  # requests that wait in each channel, on average, before reading goes on
+
+
+@dataclass
+class ImportInOrder(beam.PTransform[PCollection[PreparedBlock], PCollection[BlockOutcome]]):
+    """Imports updates over channels that each send one request after the other; yields what became of them.
+
+    All updates of one profile take the same channel, in the order in which they come; so the steps before
+    must yield blocks in the order of the input. Blocks leave in that order, too: whatever a crash leaves
+    undone is then all that comes behind some block, and sending it again in order ends in the same state.
+    An update behind an undelivered one of its profile is not sent, and undelivered as well.
+
+    At least once where that is harmless; `$add` and `$append` at most once, and ambiguous where it is not
+    known whether they got through.
+
+    Attributes:
+        destination: where to and as whom; holds references to secrets only.
+        limits: pace, channels, patience.
+        records: records in a request, at most.
+        bytes: uncompressed bytes in a request, at most.
+        repeats_all: send `$add` and `$append` again, too, where they may have got through.
+        dry_run: send nothing.
+    """
+
+    destination: Destination
+    limits: ImportLimits
+    records: int
+    bytes: int
+    repeats_all: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, blocks: PCollection[PreparedBlock]) -> PCollection[BlockOutcome]:
+        outcomes: PCollection[BlockOutcome] = blocks | "Import" >> beam.ParDo(_ImportFn(self))
+        return outcomes
+
+    def display_data(self) -> dict[str, Any]:
+        return {
+            "endpoint": self.destination.base_url,
+            "project_id": self.destination.project_id or "",
+            "events_per_second": self.limits.events_per_second,
+            "in_flight": self.limits.in_flight,
+            "records_per_request": self.records,
+            "bytes_per_request": self.bytes,
+            "repeats_all": self.repeats_all,
+            "dry_run": self.dry_run,
+        }
+
+
+class _ImportFn(beam.DoFn):
+    def __init__(self, settings: ImportInOrder) -> None:
+        self._destination = settings.destination
+        self._limits = settings.limits
+        self._request = (settings.records, settings.bytes)
+        self._repeats_all = settings.repeats_all
+        self._dry_run = settings.dry_run
+
+    def setup(self) -> None:
+        self._senders = None if self._dry_run else _Senders(self._destination, self._limits)
+        self._threads = [ThreadPoolExecutor(1, f"import-{n}") for n in range(self._limits.in_flight)]
+
+    def start_bundle(self) -> None:
+        held: set[int] = set()
+        self._channels = [Channel(*self._request, held) for _ in self._threads]
+        self._blocks: deque[OpenBlock] = deque()
+        self._held_bytes = 0
+        self._under_way: set[Future[Sent]] = set()
+        self._stop: Stop | None = None
+        if self._senders is not None:
+            self._senders.under_way = self._under_way
+
+    def process(self, prepared: PreparedBlock) -> Iterator[BlockOutcome]:
+        block = open_block(prepared)
+        self._blocks.append(block)
+        self._held_bytes += block.held_bytes
+        if self._senders is None:
+            block.settle(np.arange(block.left), "not_attempted")
+        for number, piece in deal(block, len(self._channels)) if block.left else ():
+            self._channels[number].add(piece)
+            while self._channels[number].is_full:
+                self._submit(number)
+        while len(self._under_way) > QUEUED * len(self._channels):
+            self._settle_some()
+        if self._held_bytes > HELD_BYTES:
+            self._finish_all()
+        yield from self._settled()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        self._finish_all()
+        for outcome in self._settled():
+            yield WindowedValue(outcome, MIN_TIMESTAMP, (GlobalWindow(),))
+
+    def teardown(self) -> None:
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)
+        if self._senders is not None:
+            self._senders.close()
+
+    def _submit(self, number: int) -> None:
+        channel = self._channels[number]
+        batch = channel.take()
+        assert self._senders is not None
+        delivers = self._senders.of(ROUTES[batch.route].endpoint)
+        self._under_way.add(self._threads[number].submit(send, channel, batch, delivers, self._repeats_all))
+
+    def _settle_some(self) -> None:
+        """Waits for a request, and notes what became of all that have ended."""
+        done, _ = wait(self._under_way, return_when=FIRST_COMPLETED)
+        self._under_way -= done
+        for future in done:
+            crash_point("after requests")
+            sent = future.result()
+            sent.settle()
+            stop = sent.receipt.stop if sent.receipt else None
+            if stop is not None and self._stop is None:
+                self._stop = stop
+                assert self._senders is not None
+                self._senders.halt()
+
+    def _finish_all(self) -> None:
+        """Sends all that waits, also in requests that are not full, and waits for it."""
+        while self._under_way:
+            self._settle_some()
+        self._merge_rests()
+        for number, channel in enumerate(self._channels):
+            while channel.count:
+                self._submit(number)
+        while self._under_way:
+            self._settle_some()
+
+    def _merge_rests(self) -> None:
+        """Puts together what waits in several channels, so that requests are fuller; nothing is under way."""
+        most = self._request[0]
+        into = self._channels[0]
+        for channel in self._channels[1:]:
+            if into.count + channel.count <= most:
+                into.take_from(channel)
+            else:
+                into = channel
+
+    def _settled(self) -> Iterator[BlockOutcome]:
+        """Yields the outcomes of blocks that have one and before which there is none without.
+
+        Where the run must not go on, the last of them says so: the commit ends the run at the first that
+        does, and is to see everything else before.
+        """
+        if self._stop is not None:
+            self._finish_all()
+        while self._blocks and not self._blocks[0].left:
+            block = self._blocks.popleft()
+            self._held_bytes -= block.held_bytes
+            outcome = outcome_of(block, None if self._blocks else self._stop)
+            total = outcome.tally.total
+            Metrics.counter("backfill", "imported_attempts").inc(total.imported)
+            Metrics.counter("backfill", "dead_lettered_attempts").inc(total.dead_lettered)
+            yield outcome
+
+
+@dataclass(eq=False)
+class _Senders:
+    """What sends to each endpoint, at one pace for all; connections are opened where they are needed."""
+
+    destination: Destination
+    limits: ImportLimits
+    under_way: set[Future[Sent]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        self._lane = Lane(limits.events_per_second, limits.bytes_per_minute, limits.lanes)
+        self._clients: dict[str, ImportClient] = {}
+        self._deliverers: dict[str, Deliverer] = {}
+        self._halted = False
+        self._sender = drain.Sender(self.halt, lambda: list(self.under_way))
+        drain.attach(self._sender)
+
+    def of(self, endpoint: Endpoint) -> DeliversUpdates:
+        """Returns what sends to an endpoint."""
+        name = endpoint.name
+        if name not in self._deliverers:
+            client = ImportClient(self.destination, self.limits.in_flight, endpoint=endpoint)
+            around = Surroundings(waiting=activity.here.waiting)
+            made = Deliverer(client, self._lane, self.limits.retry, around, endpoint)
+            self._clients[name], self._deliverers[name] = client, made
+            if self._halted:
+                made.drain()
+        return self._deliverers[name]
+
+    def halt(self) -> None:
+        """Sends nothing more. Does not wait."""
+        self._halted = True
+        for deliverer in list(self._deliverers.values()):
+            deliverer.drain()
+
+    def close(self) -> None:
+        """Forgets what is under way, and closes all connections."""
+        drain.detach(self._sender)
+        for client in self._clients.values():
+            client.close()

@@ -1,0 +1,352 @@
+"""Keeps the updates of each profile in the order of the input, however many requests are under way.
+
+A block's records are dealt out by a hash of their profile over channels, each of which sends strictly one
+request after the other. A request takes records of several blocks, so that it is full; a block is settled
+when all of its records are. Plain values and rules; `import_in_order` wires them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mixpanel_http.endpoints import ROUTES
+from mixpanel_http.receipts import Receipt
+from mixpanel_http.verdicts import Rejection
+from transforms.elements import PreparedBlock
+from transforms.tally import Tally
+
+Indices = npt.NDArray[np.int64]
+
+# What became of a record, as a small number: its place here.
+FATES: Final = ("waiting", "imported", "undelivered", "ambiguous", "not_attempted", "dead_lettered")
+_FATE: Final = {name: number for number, name in enumerate(FATES)}
+HELD_BACK: Final = "not sent, because an earlier update of the same profile is not delivered"
+
+
+@dataclass(slots=True, eq=False)
+class OpenBlock:
+    """A block of which some records have no outcome yet.
+
+    Attributes:
+        prepared: the block.
+        fates: for each record what became of it, as a place in `FATES`.
+        left: records without an outcome.
+        tally: what its requests cost; a request over several blocks is charged to its first.
+        refused: what the service refused, by record.
+        said: what is told of records that are neither imported nor refused.
+    """
+
+    prepared: PreparedBlock
+    fates: npt.NDArray[np.uint8]
+    left: int
+    tally: Tally = field(default_factory=Tally)
+    refused: list[Rejection] = field(default_factory=list)
+    said: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it keeps in memory, about."""
+        return len(self.prepared.block.raw) + 2 * len(self.prepared.records.body)
+
+    def settle(self, records: Indices, fate: str, said: str = "") -> None:
+        """Notes what became of some records that had no outcome."""
+        self.fates[records] = _FATE[fate]
+        self.left -= len(records)
+        if fate in ("undelivered", "ambiguous"):
+            self.said.update(dict.fromkeys(records.tolist(), said))
+
+    def refuse(self, rejection: Rejection) -> None:
+        """Notes that the service refused a record; the rejection's index is the record's."""
+        self.fates[rejection.index] = _FATE["dead_lettered"]
+        self.left -= 1
+        self.refused.append(rejection)
+
+
+def open_block(prepared: PreparedBlock) -> OpenBlock:
+    """Returns a block none of whose records has an outcome."""
+    count = prepared.records.count
+    return OpenBlock(prepared, np.zeros(count, np.uint8), count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slice:
+    """Some of a block's records, in their order.
+
+    Attributes:
+        block: the block.
+        records: their indices in it.
+        lines: the records.
+        keys: of their profiles.
+        routes: of each its place in `endpoints.ROUTES`.
+        size: their bytes in a request.
+    """
+
+    block: OpenBlock
+    records: Indices
+    lines: Sequence[bytes]
+    keys: npt.NDArray[np.uint64]
+    routes: bytes
+    size: int
+
+    def chosen(self, positions: Sequence[int]) -> Slice:
+        """Returns the part of it at some positions."""
+        lines = [self.lines[i] for i in positions]
+        at = np.asarray(positions, np.int64)
+        routes = bytes(self.routes[i] for i in positions)
+        return Slice(self.block, self.records[at], lines, self.keys[at], routes, _size(lines))
+
+
+def _size(lines: Sequence[bytes]) -> int:
+    return sum(map(len, lines)) + len(lines)
+
+
+def deal(block: OpenBlock, channels: int) -> Iterator[tuple[int, Slice]]:
+    """Yields a block's records by the channel that their profiles belong to."""
+    records = block.prepared.records
+    if not records.count:
+        return
+    lines = records.body.split(b"\n")
+    keys = np.frombuffer(records.keys, np.uint64)
+    shards = keys % np.uint64(channels)
+    for channel in range(channels):
+        chosen = np.flatnonzero(shards == channel)
+        if len(chosen):
+            at = chosen.tolist()
+            own = [lines[i] for i in at]
+            routes = bytes(map(records.routes.__getitem__, at))
+            yield channel, Slice(block, chosen, own, keys[chosen], routes, _size(own))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One request's worth of records of one route, in order.
+
+    Attributes:
+        route: its place in `endpoints.ROUTES`.
+        slices: the records.
+    """
+
+    route: int
+    slices: Sequence[Slice]
+
+    @property
+    def count(self) -> int:
+        """Records in it."""
+        return sum(len(piece.lines) for piece in self.slices)
+
+    @property
+    def body(self) -> bytes:
+        """The records as NDJSON."""
+        return b"\n".join([line for piece in self.slices for line in piece.lines])
+
+
+class Channel:
+    """Records that are to be sent one request after the other, in order.
+
+    A request holds records of one route only. A record may overtake those of other profiles that take
+    another route, never one of its own profile.
+    """
+
+    def __init__(self, most_records: int, most_bytes: int, held: set[int]) -> None:
+        """Takes the limits of a request, and the profiles of which an update is not delivered.
+
+        An endpoint may have a lower limit of its own. The profiles are those of all channels.
+        """
+        self._most_records = most_records
+        self._most_bytes = most_bytes
+        self._waiting: list[Slice] = []
+        self.count = 0
+        self._size = 0
+        self._routes: set[int] = set()
+        self.held = held
+
+    def add(self, piece: Slice) -> None:
+        """Adds records behind those that wait."""
+        self._waiting.append(piece)
+        self.count += len(piece.lines)
+        self._size += piece.size
+        self._routes.update(piece.routes)
+
+    def take_from(self, other: Channel) -> None:
+        """Takes over all that waits in another channel, none of whose requests may be under way."""
+        for piece in other._waiting:
+            self.add(piece)
+        other._keep([])
+
+    @property
+    def is_full(self) -> bool:
+        """True if a request can be filled; where routes alternate, more have to wait for that."""
+        if not self.count:
+            return False
+        most = min(self._records_of(route) for route in self._routes)
+        return self.count >= most * len(self._routes) or self._size >= self._most_bytes
+
+    def take(self) -> Batch:
+        """Returns the next request's records; there must be some."""
+        route = self._waiting[0].routes[0]
+        most = self._records_of(route)
+        taken: list[Slice] = []
+        kept: list[Slice] = []
+        passed_over: set[int] = set()
+        count = size = 0
+        for piece in self._waiting:
+            if count >= most:
+                kept.append(piece)
+                continue
+            here, rest = _split(piece, route, most - count, self._most_bytes - size, passed_over, not taken)
+            if here is not None:
+                taken.append(here)
+                count += len(here.lines)
+                size += here.size
+            if rest is not None:
+                kept.append(rest)
+        self._keep(kept)
+        return Batch(route, taken)
+
+    def _keep(self, waiting: list[Slice]) -> None:
+        self._waiting = waiting
+        self.count = sum(len(piece.lines) for piece in waiting)
+        self._size = sum(piece.size for piece in waiting)
+        self._routes = {route for piece in waiting for route in piece.routes}
+
+    def _records_of(self, route: int) -> int:
+        return min(self._most_records, ROUTES[route].endpoint.most_records)
+
+
+def _split(
+    piece: Slice, route: int, most: int, most_bytes: int, passed_over: set[int], first: bool
+) -> tuple[Slice | None, Slice | None]:
+    """Returns what of a slice goes into a request, and what waits.
+
+    Args:
+        piece: the slice.
+        route: of the request.
+        most: records that the request still takes.
+        most_bytes: bytes that it still takes.
+        passed_over: profiles of which a record waits; those of this slice are added.
+        first: whether the request is empty so far, so that it takes a record of any size.
+    """
+    alike = piece.routes.count(route) == len(piece.routes)
+    if alike and not passed_over and len(piece.lines) <= most and piece.size <= most_bytes:
+        return piece, None
+    here: list[int] = []
+    rest: list[int] = []
+    for position, key in enumerate(piece.keys.tolist()):
+        size = len(piece.lines[position]) + 1
+        fits = len(here) < most and (size <= most_bytes or (first and not here))
+        if fits and piece.routes[position] == route and key not in passed_over:
+            here.append(position)
+            most_bytes -= size
+        else:
+            rest.append(position)
+            passed_over.add(key)
+    return piece.chosen(here) if here else None, piece.chosen(rest) if rest else None
+
+
+class DeliversUpdates(Protocol):
+    """What sends a request and accounts for it; `Deliverer` in production."""
+
+    def deliver(
+        self, body: bytes, count: int, compressed: bytes | None = None, repeatable: bool = True
+    ) -> Receipt:
+        """Returns what became of `count` records."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """A batch that was sent, and what became of it.
+
+    Attributes:
+        batch: the records that were sent.
+        receipt: what became of them; None where none were sent.
+        held_back: records that were not sent, because an earlier one of their profile is not delivered.
+    """
+
+    batch: Batch
+    receipt: Receipt | None
+    held_back: Sequence[Slice] = ()
+
+    def settle(self) -> None:
+        """Notes in their blocks what became of the records."""
+        for piece in self.held_back:
+            piece.block.settle(piece.records, "undelivered", HELD_BACK)
+        if self.receipt is None:
+            return
+        self.batch.slices[0].block.tally.charge(self.receipt)
+        fates = _fates(self.receipt, self.batch.count)
+        refused = {rejection.index: rejection for rejection in self.receipt.rejections}
+        start = 0
+        for piece in self.batch.slices:
+            end = start + len(piece.lines)
+            _settle_slice(piece, fates[start:end], self.receipt.last_problem)
+            for index in range(start, end) if refused else ():
+                if index in refused:
+                    piece.block.refuse(_moved(refused[index], int(piece.records[index - start])))
+            start = end
+
+
+def _fates(receipt: Receipt, count: int) -> npt.NDArray[np.uint8]:
+    fates = np.zeros(count, np.uint8)
+    for first, length, fate in receipt.ranges:
+        fates[first : first + length] = _FATE[fate]
+    for rejection in receipt.rejections:
+        fates[rejection.index] = _FATE["waiting"]
+    return fates
+
+
+def _settle_slice(piece: Slice, fates: npt.NDArray[np.uint8], said: str) -> None:
+    for number in np.unique(fates).tolist():
+        if number:
+            piece.block.settle(piece.records[fates == number], FATES[number], said)
+
+
+def _moved(rejection: Rejection, index: int) -> Rejection:
+    return Rejection(index, rejection.reason, rejection.field, rejection.message, rejection.http_status)
+
+
+def send(channel: Channel, batch: Batch, delivers: DeliversUpdates, repeats_all: bool) -> Sent:
+    """Sends a batch, except what has to wait behind an update that is not delivered.
+
+    Called by one thread for each channel.
+
+    Args:
+        channel: whose batch it is.
+        batch: what to send.
+        delivers: sends it.
+        repeats_all: also what is not idempotent is sent again where it may have got through.
+    """
+    held_back: list[Slice] = []
+    if channel.held:
+        batch, held_back = _without_held(channel.held, batch)
+    if not batch.slices:
+        return Sent(batch, None, held_back)
+    repeatable = repeats_all or ROUTES[batch.route].repeatable
+    receipt = delivers.deliver(batch.body, batch.count, repeatable=repeatable)
+    if receipt.undelivered:
+        channel.held |= _undelivered_keys(batch, receipt)
+    return Sent(batch, receipt, held_back)
+
+
+def _without_held(held: set[int], batch: Batch) -> tuple[Batch, list[Slice]]:
+    free: list[Slice] = []
+    back: list[Slice] = []
+    for piece in batch.slices:
+        keys = piece.keys.tolist()
+        here = [i for i, key in enumerate(keys) if key not in held]
+        if len(here) == len(keys):
+            free.append(piece)
+            continue
+        back.append(piece.chosen([i for i, key in enumerate(keys) if key in held]))
+        free += [piece.chosen(here)] if here else []
+    return Batch(batch.route, free), back
+
+
+def _undelivered_keys(batch: Batch, receipt: Receipt) -> set[int]:
+    keys = np.concatenate([piece.keys for piece in batch.slices])
+    return set(keys[_fates(receipt, batch.count) == _FATE["undelivered"]].tolist())

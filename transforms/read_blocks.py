@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -87,6 +88,8 @@ class _ReadFn(beam.DoFn):
         super().__init__()
 
     def setup(self) -> None:
+        # What Beam and its friends loaded stays for good: a collector that walks it takes a tenth of a run.
+        gc.freeze()
         self.progress.attend()
         bases = dict(self.progress.line_bases())
         self._reader = SegmentReader(self._filesystem, self.limits, bases, self.verify)

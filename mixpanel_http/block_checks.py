@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, TypeAlias, TypeGuard
 
 import msgspec
@@ -23,11 +24,12 @@ from mixpanel_http.verdicts import RecordRefused
 MaybeText: TypeAlias = str | msgspec.UnsetType
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
-# 250 keys of `"":0,` are 1,250 bytes, 250 elements of `0,` are 500: a shorter line cannot break those limits.
-# 250 and not 255, because stamping adds up to two properties.
+# 250 keys of `"":0,` are 1,250 bytes, 250 elements of `0,` are 500, and the rest of an event takes some too:
+# a shorter line cannot break those limits. 250 and not 255, because stamping adds up to two properties.
 _FEW: Final = limits.PROPERTIES_LIMIT - 5
+_REST: Final = len('{"event":"e","properties":{"time":1e9,"distinct_id":"",')
 _SHORT_FOR_KEYS: Final = 5 * _FEW
-_SHORT_FOR_ARRAYS: Final = 2 * _FEW
+_SHORT_FOR_ARRAYS: Final = 2 * _FEW + _REST
 # The record and its properties are two containers; each further one is at most one level.
 _FEW_CONTAINERS: Final = 2 + limits.MAX_NESTING
 # All disallowed ids but one are this short; the long one has no letters: only short ids need lower-casing.
@@ -118,7 +120,7 @@ def _are_plain_ids(ids: Sequence[str]) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """Where the lines of a piece of NDJSON and the brackets in them are, found without decoding anything.
 
@@ -126,30 +128,44 @@ class Layout:
         piece: the bytes, without a final newline.
         starts: offset of each line.
         ends: offset behind each line, before its newline.
-        brackets: offsets of all `{` and `[`, also those in strings.
-        behind: how many of them stand before each line's end.
-        counts: how many of them each line has.
     """
 
     piece: bytes
     starts: Offsets
     ends: Offsets
-    brackets: Offsets
-    behind: Offsets
-    counts: Offsets
 
     def line(self, index: int) -> bytes:
         """Returns one line."""
         return self.piece[self.starts[index] : self.ends[index]]
 
+    @cached_property
+    def _brackets(self) -> tuple[Offsets, Offsets, Offsets]:
+        """Offsets of all `{` and `[`, also in strings; how many stand before each line's end; and in it."""
+        data = np.frombuffer(self.piece, np.uint8)
+        brackets = np.flatnonzero((data | _CASE_BIT) == _OPENS_OBJECT)  # the bit turns [ into {
+        behind = np.searchsorted(brackets, self.ends)
+        return brackets, behind, np.diff(behind, prepend=0)
+
     def crowded(self) -> Iterator[int]:
         """Yields the lines that, if they are events, break a limit on keys, elements, nesting or length."""
+        _, _, counts = self._brackets
         sizes = self.ends - self.starts
-        maybe = (self.counts > _FEW_CONTAINERS) | (sizes >= _SHORT_FOR_KEYS)
-        maybe |= (self.counts > 2) & (sizes >= _SHORT_FOR_ARRAYS)
+        maybe = (counts > _FEW_CONTAINERS) | (sizes >= _SHORT_FOR_KEYS)
+        maybe |= (counts > 2) & (sizes >= _SHORT_FOR_ARRAYS)
         for index in np.flatnonzero(maybe).tolist():
-            if _is_crowded(self.line(index), int(self.counts[index])):
+            if _is_crowded(self.line(index), int(counts[index])):
                 yield index
+
+    def closings(self, lines: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Returns the offsets of the `}` of some events' properties, and the lines where that is not plain.
+
+        For events that have no other keys than `event` and `properties`: where such a line ends with two
+        braces, the first of them ends the properties, as the name is no object.
+        """
+        chosen = np.asarray(lines)
+        closing = self.ends[chosen] - 2
+        plain = np.frombuffer(self.piece, np.uint8)[closing] == _CLOSES_OBJECT
+        return closing.tolist(), [] if plain.all() else chosen[~plain].tolist()
 
     def openings(self, lines: Sequence[int]) -> tuple[list[int], list[int]]:
         """Returns the offsets behind the `{` of some events' properties, and where that is not plain.
@@ -158,12 +174,13 @@ class Layout:
         all there can be no other such key, however spelled, as each would hold an object. With more, no
         backslash may make the key part of a string, and no second key of that name may come later.
         """
+        brackets, behind, counts = self._brackets
         chosen = np.asarray(lines)
-        opening = self.brackets[self.behind[chosen] - self.counts[chosen] + 1] + 1
+        opening = brackets[behind[chosen] - counts[chosen] + 1] + 1
         plain = self._follows(opening, _OPENINGS[0])
         if not plain.all():
             plain |= self._follows(opening, _OPENINGS[1])
-        for i in np.flatnonzero(plain & (self.counts[chosen] > 2)).tolist():
+        for i in np.flatnonzero(plain & (counts[chosen] > 2)).tolist():
             plain[i] = _has_one_key(self.line(lines[i]), int(opening[i] - self.starts[lines[i]]))
         return opening.tolist(), chosen[~plain].tolist()
 
@@ -183,17 +200,13 @@ def layout_of(piece: bytes) -> Layout | None:
     Args:
         piece: NDJSON without a final newline.
     """
-    data = np.frombuffer(piece, np.uint8)
-    newlines = np.flatnonzero(data == _NEWLINE)
     if piece[:1] != b"{" or piece[-1:] != b"}":
         return None
+    data = np.frombuffer(piece, np.uint8)
+    newlines = np.flatnonzero(data == _NEWLINE)
     if not ((data[newlines - 1] == _CLOSES_OBJECT).all() and (data[newlines + 1] == _OPENS_OBJECT).all()):
         return None
-    brackets = np.flatnonzero((data | _CASE_BIT) == _OPENS_OBJECT)  # the bit turns [ into {
-    starts = np.concatenate((_ZERO, newlines + 1))
-    ends = np.append(newlines, len(piece))
-    behind = np.searchsorted(brackets, ends)
-    return Layout(piece, starts, ends, brackets, behind, np.diff(behind, prepend=0))
+    return Layout(piece, np.concatenate((_ZERO, newlines + 1)), np.append(newlines, len(piece)))
 
 
 def _has_one_key(line: bytes, opening: int) -> bool:

@@ -9,47 +9,24 @@ clear, and what has to change in other than a simple way, goes record by record 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from mixpanel_http.block_checks import (
-    Layout,
-    MaybeText,
-    bad_insert_ids,
-    bad_names,
-    bad_times,
-    disallowed_ids,
-    is_utf8,
-    layout_of,
-)
+from mixpanel_http.block_checks import Layout, layout_of
+from mixpanel_http.event_columns import Columns, columns_of
 from mixpanel_http.event_rules import DEFAULTED_IP, STAMPED_ID, EventRules, Place, check_event
-from mixpanel_http.insert_ids import FieldsMissing, located
+from mixpanel_http.insert_ids import FieldsMissing, id_of_decoded, located
 from mixpanel_http.verdicts import RecordRefused, Rejection
 
-_NO_IP: Final = b'"ip":0,'
-_ID: Final = b'"$insert_id":"%b",'
-_ID_NO_IP: Final = _ID + _NO_IP
+_NO_IP: Final = b'"ip":0'
+_ID: Final = b'"$insert_id":"%b"'
+_ID_NO_IP: Final = _ID + b"," + _NO_IP
 _PIECE_BYTES: Final = 256 << 10
 _ALL_BAD: Final = 8  # so many refused lines in a row are taken for input that is bad throughout
 _ALL_BAD_BYTES: Final = 1 << 12
-
-
-class _Properties(msgspec.Struct, gc=False):
-    time: int | float
-    distinct_id: str
-    insert_id: MaybeText = msgspec.field(name="$insert_id", default=msgspec.UNSET)
-    ip: Any = msgspec.UNSET  # costs half of what Raw would
-
-
-class _Event(msgspec.Struct, gc=False):
-    event: str
-    properties: _Properties
-
-
-_decoder: Final = msgspec.json.Decoder(_Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +99,7 @@ class _Assembly:
         self._now_s = now_s
         self._place = place
         self._make = rules.insert_id.recipe()
+        self._by_content = rules.insert_id.mode == "content"
         self._lines = 0  # seen so far
         self._blank = 0
         self._out: list[bytes] = []
@@ -137,7 +115,7 @@ class _Assembly:
         count = sum(map(len, self._kept))
         every = count == self._lines
         return PreparedRecords(
-            b"\n".join(self._out) if self._changed or not every else body,
+            b"".join(self._out) if self._changed or not every else body,
             count,
             None if every else tuple(index for run in self._kept for index in run),
             tuple(self._rejections),
@@ -152,15 +130,19 @@ class _Assembly:
         # told of a line counts its own characters.
         plain = piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece
         layout = layout_of(plain)
-        events = _decode(layout) if layout else None
-        if layout is None or events is None:
+        columns = columns_of(layout, whole=self._wants_ids(layout)) if layout else None
+        if layout is None or columns is None:
             self._add_halves(piece)
             return
-        suspects = _suspects(layout, events, self._now_s) or self._add_clean(layout, events)
+        suspects = columns.suspects(layout, self._now_s) or self._add_clean(layout, columns)
         if suspects:
             self._add_around(piece.split(b"\n"), suspects)
         else:
             self._changed = self._changed or len(plain) < len(piece)
+
+    def _wants_ids(self, layout: Layout) -> bool:
+        """Returns whether ids of content are needed, as far as the first line tells for all."""
+        return self._by_content and layout.piece.find(b'"$insert_id"', 0, int(layout.ends[0])) < 0
 
     def _add_halves(self, piece: bytes) -> None:
         if self._refused_in_a_row >= _ALL_BAD and len(piece) <= _ALL_BAD_BYTES:
@@ -204,110 +186,96 @@ class _Assembly:
         if accepted.stamped_id is not None:
             self._ids.append(accepted.stamped_id)
         self._changed = self._changed or accepted.line != line
-        self._keep(accepted.line, 1, index)
+        self._keep([accepted.line], 1, index)
 
-    def _add_clean(self, layout: Layout, events: Sequence[_Event]) -> set[int]:
+    def _add_clean(self, layout: Layout, columns: Columns) -> set[int]:
         """Adds clean events, with what is missing stamped; or returns those where that is not plain."""
-        properties = [e.properties for e in events]
-        without_ip = (
-            [i for i, p in enumerate(properties) if p.ip is msgspec.UNSET] if self._rules.default_ip else []
-        )
-        without_id = [i for i, p in enumerate(properties) if p.insert_id is msgspec.UNSET]
+        without_ip = columns.without_ip if self._rules.default_ip else ()
+        without_id = [i for i, value in enumerate(columns.insert_ids) if value is msgspec.UNSET]
         if not (without_ip or without_id):
-            self._take(layout.piece, len(events))
+            self._take([layout.piece], len(columns.names))
             return set()
         stamped = sorted({*without_ip, *without_id}) if without_id else without_ip
-        openings, complicated = layout.openings(stamped)
+        places, complicated = layout.closings(stamped) if columns.narrow else ([], [0])
+        at_end = not complicated
+        if complicated:
+            places, complicated = layout.openings(stamped)
         if complicated:
             return set(complicated)
-        if not without_id:
-            pieces = _split_at(layout.piece, openings)
-            self._alterations[DEFAULTED_IP] += len(without_ip)
-            self._take(_NO_IP.join(pieces), len(events), changed=True)
-            return set()
-        return self._add_with_ids(layout, len(events), stamped, openings, set(without_id), set(without_ip))
-
-    def _add_with_ids(
-        self,
-        layout: Layout,
-        count: int,
-        stamped: Sequence[int],
-        openings: Sequence[int],
-        without_id: set[int],
-        without_ip: set[int],
-    ) -> set[int]:
-        """Adds clean events of which some get an id; or returns those for which none can be made."""
-        make, keeps_rows = self._make, self._rules.insert_id.keeps_rows
-        starts, ends = (
-            layout.starts.tolist(),
-            layout.ends.tolist(),
-        )  # numpy's own numbers are slow to slice with
-        ids: list[str] = []
-        out: list[bytes] = []
-        before = 0
-        for index, opening in zip(stamped, openings, strict=True):
-            out.append(layout.piece[before:opening])
-            before = opening
-            if index not in without_id:
-                out.append(_NO_IP)
-                continue
-            try:
-                made = make(layout.piece[starts[index] : ends[index]])
-            except FieldsMissing:
-                return {index}
-            if keeps_rows:
-                made = located(made, *self._at(self._lines + index))
-            ids.append(made)
-            out.append((_ID_NO_IP if index in without_ip else _ID) % made.encode())
-        out.append(layout.piece[before:])
+        try:
+            ids = self._ids_of(layout, columns, without_id)
+        except _NoId as missing:
+            return {missing.line}
+        stamps = _stamps(stamped, dict(zip(without_id, ids, strict=True)), set(without_ip))
         self._ids += ids
-        self._alterations[STAMPED_ID] += len(ids)
-        if without_ip:
-            self._alterations[DEFAULTED_IP] += len(without_ip)
-        self._take(b"".join(out), count, changed=True)
+        self._alterations += Counter({STAMPED_ID: len(ids), DEFAULTED_IP: len(without_ip)})
+        self._take(_spliced(layout.piece, places, stamps, at_end=at_end), len(columns.names), changed=True)
         return set()
 
-    def _take(self, piece: bytes, count: int, *, changed: bool = False) -> None:
+    def _ids_of(self, layout: Layout, columns: Columns, lines: Sequence[int]) -> list[str]:
+        """Returns the ids of some events.
+
+        Raises:
+            _NoId: if one has nothing to make it from.
+        """
+        if not lines:
+            return []
+        if columns.whole is not None:
+            whole = columns.whole
+            made = [id_of_decoded(whole[i]) for i in lines]
+        else:
+            made = self._ids_of_lines(layout, lines)
+        if self._rules.insert_id.keeps_rows:
+            made = [located(m, *self._at(self._lines + i)) for m, i in zip(made, lines, strict=True)]
+        return made
+
+    def _ids_of_lines(self, layout: Layout, lines: Sequence[int]) -> list[str]:
+        make, piece = self._make, layout.piece
+        starts, ends = layout.starts.tolist(), layout.ends.tolist()  # numpy's numbers are slow to slice with
+        made: list[str] = []
+        try:
+            for i in lines:
+                made.append(make(piece[starts[i] : ends[i]]))
+        except FieldsMissing:
+            raise _NoId(lines[len(made)]) from None
+        return made
+
+    def _take(self, parts: Sequence[bytes], count: int, *, changed: bool = False) -> None:
         self._changed = self._changed or changed
-        self._keep(piece, count, self._lines)
+        self._keep(parts, count, self._lines)
         self._lines += count
 
-    def _keep(self, piece: bytes, count: int, first: int) -> None:
+    def _keep(self, parts: Sequence[bytes], count: int, first: int) -> None:
         self._refused_in_a_row = 0
-        self._out.append(piece)
+        if self._out:
+            self._out.append(b"\n")
+        self._out += parts
         self._kept.append(range(first, first + count))
 
     def _at(self, index: int) -> Place:
         return self._place(index) if self._place else ("", 0)
 
 
-def _decode(layout: Layout) -> list[_Event] | None:
-    """Returns a piece's events, or None where a line is not certainly one event that has the fields.
+class _NoId(Exception):
+    """An event without the fields that its id would be made from."""
 
-    The decoder takes any white space, or none, between objects. Every newline of a layout stands between `}`
-    and `{`, so that there is no blank line and, as a raw newline can stand in no string, no object over two
-    lines; as many objects as lines then means one object a line.
-    """
-    if not is_utf8(layout.piece):  # the decoder does not look into strings that it skips
-        return None
-    try:
-        events: list[_Event] = _decoder.decode_lines(layout.piece)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        return None
-    return events if len(events) == len(layout.starts) else None
+    def __init__(self, line: int) -> None:
+        self.line = line
 
 
-def _suspects(layout: Layout, events: Sequence[_Event], now_s: float) -> set[int]:
-    """Returns the events that a rule does not clear."""
-    properties = [e.properties for e in events]
-    found = set(bad_names([e.event for e in events]))
-    found.update(bad_times([p.time for p in properties], now_s))
-    found.update(disallowed_ids([p.distinct_id for p in properties]))
-    found.update(bad_insert_ids([p.insert_id for p in properties]))
-    found.update(layout.crowded())
-    return found
+def _stamps(lines: Sequence[int], ids: Mapping[int, str], without_ip: Container[int]) -> list[bytes]:
+    """Returns what each of some lines lacks, as members of an object."""
+    if not ids:
+        return [_NO_IP] * len(lines)
+    return [
+        ((_ID_NO_IP if i in without_ip else _ID) % ids[i].encode()) if i in ids else _NO_IP for i in lines
+    ]
 
 
-def _split_at(piece: bytes, offsets: Sequence[int]) -> list[bytes]:
-    """Returns a piece cut at some offsets."""
-    return [piece[a:b] for a, b in zip([0, *offsets], [*offsets, len(piece)], strict=True)]
+def _spliced(piece: bytes, offsets: Sequence[int], stamps: Sequence[bytes], *, at_end: bool) -> list[bytes]:
+    """Returns a piece's parts with the stamps between them: behind an object's other members or before."""
+    parts = [b""] * (3 * len(offsets) + 1)
+    parts[::3] = [piece[a:b] for a, b in zip([0, *offsets], [*offsets, len(piece)], strict=True)]
+    comma = [b","] * len(offsets)
+    parts[1::3], parts[2::3] = (comma, stamps) if at_end else (stamps, comma)
+    return parts

@@ -413,21 +413,37 @@ def test_a_clean_block_leaves_as_the_bytes_that_came() -> None:
 
 def test_ip_is_put_into_a_whole_block_at_once() -> None:
     block = b"\n".join([NO_IP] * 3)
-    expected = block.replace(b'"properties":{', b'"properties":{"ip":0,')
+    expected = block.replace(b"}}", b',"ip":0}}')
 
     assert prepare_events(block, ORDINARY, NOW) == PreparedRecords(
         expected, 3, alterations=Counter({DEFAULTED_IP: 3})
     )
 
 
-def test_a_stamp_goes_before_the_other_properties_and_moves_nothing() -> None:
+def test_a_stamp_goes_behind_the_other_properties_and_moves_nothing() -> None:
     prepared = prepare_events(NEITHER, ORDINARY, NOW)
     (made,) = prepared.stamped_ids
 
-    assert prepared.body == NEITHER.replace(
+    assert prepared.body == NEITHER.replace(b"}}", b',"$insert_id":"%b","ip":0}}' % made.encode())
+    assert prepared.alterations == {STAMPED_ID: 1, DEFAULTED_IP: 1}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"properties":{%b},"event":"e"}' % _P,
+        b'{"event":"e","properties":{%b} }' % _P,
+        b'{"event":"e","properties":{%b},"x":{"a":{}}}' % _P,
+    ],
+    ids=["properties first", "a blank at the end", "another object behind"],
+)
+def test_where_the_properties_do_not_end_the_line_a_stamp_goes_before_them(line: bytes) -> None:
+    prepared = prepare_events(line, ORDINARY, NOW)
+    (made,) = prepared.stamped_ids
+
+    assert prepared.body == line.replace(
         b'"properties":{', b'"properties":{"$insert_id":"%b","ip":0,' % made.encode()
     )
-    assert prepared.alterations == {STAMPED_ID: 1, DEFAULTED_IP: 1}
 
 
 @pytest.mark.parametrize(

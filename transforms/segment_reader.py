@@ -13,9 +13,10 @@ from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment
 from transforms.file_text import behind_mark, text_of, verify
 from transforms.line_blocks import GiantLine, count_lines, cut_blocks, range_chunks
 from transforms.pinned_files import Changed, PinnedFile, pinned
-from transforms.storage import FileSystem, storage_errors
+from transforms.storage import FileSystem, scheme_of, storage_errors
 
-CHUNK_BYTES: Final = 4 << 20
+CHUNK_BYTES: Final = 4 << 20  # worth a request to a store
+CACHED_BYTES: Final = 1 << 20  # of a local file: what is worked on stays in the processor's cache
 Verify = Literal["stream", "full"]
 _NEWLINE: Final = ord("\n")
 
@@ -185,7 +186,7 @@ class _Stream:
         """Yields (offset, bytes) of a part's lines; offsets count decompressed bytes."""
         with pinned(self._reader.filesystem(part.uri), part) as file:
             if part.end is not None:
-                ranges = range_chunks(file.read, part.size, part.start, part.end, CHUNK_BYTES)
+                ranges = range_chunks(file.read, part.size, part.start, part.end, _chunk_bytes(part))
                 yield from behind_mark(_read_ahead(ranges)) if part.start == 0 else _read_ahead(ranges)
                 return
             stored = partial(_stored, file, part)
@@ -196,13 +197,18 @@ class _Stream:
 
 def _stored(file: PinnedFile, part: FilePart) -> Iterator[bytes]:
     """Yields a whole file as it is stored."""
-    if part.size <= CHUNK_BYTES:
+    size = _chunk_bytes(part)
+    if part.size <= size:
         yield file.read(0, part.size)
         return
-    offsets = range(0, part.size, CHUNK_BYTES)
-    chunks = ((offset, file.read(offset, min(offset + CHUNK_BYTES, part.size))) for offset in offsets)
+    chunks = ((at, file.read(at, min(at + size, part.size))) for at in range(0, part.size, size))
     for _, chunk in _read_ahead(chunks):
         yield chunk
+
+
+def _chunk_bytes(part: FilePart) -> int:
+    """Returns how much of a file is read at once."""
+    return min(CHUNK_BYTES, CACHED_BYTES) if scheme_of(part.uri) == "file" else CHUNK_BYTES
 
 
 def _read_ahead(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

@@ -167,7 +167,9 @@ def new_run_id(now: dt.datetime | None = None) -> str:
 
 def _new_manifest(config: Config, run_id: str, files: Sequence[SourceFile]) -> Manifest:
     created = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-    segments = tuple(plan_segments(files, Storage(config.source.storage_options)))
+    segments = tuple(
+        plan_segments(files, Storage(config.source.storage_options), config.source.format_choice())
+    )
     size = sum(file.size for file in files)
     return Manifest(run_id, created, settings_of(config), len(files), size, segments)
 

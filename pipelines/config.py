@@ -26,6 +26,7 @@ from pipelines.config_fields import (
     check_source_uri,
     without_plain_secrets,
 )
+from source_formats.opening import FormatChoice
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
 
@@ -55,9 +56,9 @@ class SourceConfig(Section):
         description="which partition is sent first; not given, `newest_first` for events, and for all else "
         "`oldest_first`, as it must be",
     )
-    format: Literal["ndjson", "dead_letters"] = Field(
-        "ndjson",
-        description="one JSON record a line, compression is told by content; or the dead letters of a run",
+    format: Literal["auto", "ndjson", "json", "dead_letters"] = Field(
+        "auto",
+        description="what the files hold ([formats.md](formats.md)); `auto` tells each file's by its content",
     )
     verify: Literal["stream", "full"] = Field(
         "stream",
@@ -73,6 +74,10 @@ class SourceConfig(Section):
     def uris(self) -> list[str]:
         """The URIs, also where there is one."""
         return [self.uri] if isinstance(self.uri, str) else list(self.uri)
+
+    def format_choice(self) -> FormatChoice:
+        """Returns how the files are read; dead letters are lines."""
+        return FormatChoice("ndjson" if self.format == "dead_letters" else self.format)
 
     @field_validator("uri")
     @classmethod

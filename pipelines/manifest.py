@@ -146,7 +146,9 @@ def _header(manifest: Manifest) -> bytes:
 
 
 def _segment_line(segment: Segment) -> bytes:
-    parts = [[p.uri, p.size, p.version, p.start, p.end] for p in segment.parts]
+    parts = [
+        [p.uri, p.size, p.version, p.start, p.end, *([p.format] if p.format else [])] for p in segment.parts
+    ]
     return orjson.dumps({"id": segment.id, "parts": parts})
 
 

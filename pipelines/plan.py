@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from transforms.compression import MAGIC_BYTES, SUFFIXES, compression_of
+from source_formats.detection import HEAD_BYTES, Format
+from source_formats.lines import FormatProblem
+from source_formats.opening import FormatChoice
+from transforms.compression import SUFFIXES, compression_of
 from transforms.elements import FilePart, Segment
 from transforms.file_text import encoding_of
 from transforms.storage import (
@@ -25,6 +28,9 @@ from transforms.storage import (
 SEGMENT_BYTES: Final = 32 << 20  # of a plain file: small enough to repeat cheaply, large enough to number few
 PACK_BYTES: Final = 4 << 20  # small files are read together up to this size, so that requests are full
 PACK_FILES: Final = 256
+_IN_PARTS: Final[frozenset[Format]] = frozenset(
+    {"ndjson"}
+)  # formats of which a stretch can be read by itself
 _MAGIC: Final = re.compile(r"[*?\[]")
 _DATE: Final = r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
 
@@ -84,17 +90,17 @@ def list_files(source: SourcePattern, storage: Storage) -> list[SourceFile]:
     return sorted(files, key=lambda file: _partition(file), reverse=newest)
 
 
-def cut_segments(files: Iterable[SourceFile], is_compressed: Iterable[bool]) -> Iterator[Segment]:
+def cut_segments(files: Iterable[SourceFile], formats: Iterable[Format | None]) -> Iterator[Segment]:
     """Yields the segments: ranges of large plain files, whole compressed files, packs of small files.
 
     Args:
         files: in the order in which they are to be sent.
-        is_compressed: for each whether it can only be read as a whole.
+        formats: for each what it holds, or None if it can only be read as a whole.
     """
     number = 0
     pack: list[FilePart] = []
     packed = 0
-    for file, whole in zip(files, is_compressed, strict=True):
+    for file, format in zip(files, formats, strict=True):
         small = file.size <= PACK_BYTES
         if pack and (not small or packed + file.size > PACK_BYTES or len(pack) >= PACK_FILES):
             yield Segment(f"{number:07d}", tuple(pack))
@@ -103,34 +109,46 @@ def cut_segments(files: Iterable[SourceFile], is_compressed: Iterable[bool]) -> 
             pack.append(FilePart(file.uri, file.size, file.version))
             packed += file.size
             continue
-        for part in _ranges(file, whole):
+        for part in _ranges(file, format):
             yield Segment(f"{number:07d}", (part,))
             number += 1
     if pack:
         yield Segment(f"{number:07d}", tuple(pack))
 
 
-def plan_segments(files: Sequence[SourceFile], storage: Storage) -> Iterator[Segment]:
+def plan_segments(
+    files: Sequence[SourceFile],
+    storage: Storage,
+    choice: FormatChoice = FormatChoice(),  # noqa: B008 - immutable
+) -> Iterator[Segment]:
     """Yields the run's segments, after a look at the first bytes of each file that would be split."""
     filesystems: dict[str, FileSystem] = {}
-    yield from cut_segments(files, (_must_be_whole(file, storage, filesystems) for file in files))
+    yield from cut_segments(files, (_splittable(file, storage, choice, filesystems) for file in files))
 
 
-def _must_be_whole(file: SourceFile, storage: Storage, filesystems: dict[str, FileSystem]) -> bool:
+def _splittable(
+    file: SourceFile, storage: Storage, choice: FormatChoice, filesystems: dict[str, FileSystem]
+) -> Format | None:
+    """Returns the format of a file that can be read in parts, or None."""
     if file.size <= SEGMENT_BYTES or any(file.uri.endswith(suffix) for suffix in SUFFIXES):
-        return True
+        return None
     scheme = scheme_of(file.uri)
     if scheme not in filesystems:
         filesystems[scheme] = storage.open_to_read(file.uri)
     try:
-        head = filesystems[scheme].cat_file(path_of(file.uri), start=0, end=MAGIC_BYTES)
+        head = filesystems[scheme].cat_file(path_of(file.uri), start=0, end=HEAD_BYTES)
+        found: Format | None = None
+        if compression_of(head) is None and encoding_of(head) is None:
+            found = choice.format_of(head, file.uri)
+    except FormatProblem:
+        return None  # reading it will tell what is wrong
     except storage_errors():
-        return False  # reading it will tell what is wrong
-    return compression_of(head) is not None or encoding_of(head) is not None
+        return None  # likewise
+    return found if found in _IN_PARTS else None
 
 
-def _ranges(file: SourceFile, whole: bool) -> Iterator[FilePart]:
-    if whole or file.size <= SEGMENT_BYTES:
+def _ranges(file: SourceFile, format: Format | None) -> Iterator[FilePart]:
+    if format is None or file.size <= SEGMENT_BYTES:
         yield FilePart(file.uri, file.size, file.version)
         return
     for start in range(0, file.size, SEGMENT_BYTES):

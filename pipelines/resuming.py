@@ -141,7 +141,9 @@ def take_new_files(
     first = 1 + max((int(segment.id) for segment in manifest.segments), default=-1)
     segments = tuple(
         Segment(f"{first + int(segment.id):07d}", segment.parts)
-        for segment in plan_segments(new, Storage(config.source.storage_options))
+        for segment in plan_segments(
+            new, Storage(config.source.storage_options), config.source.format_choice()
+        )
     )
     added = dataclasses.replace(
         manifest, files=len(new), bytes=sum(file.size for file in new), segments=segments

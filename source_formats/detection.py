@@ -52,7 +52,7 @@ _one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 def detect_format(head: bytes, name: str) -> Format:
     r"""Returns what a file holds.
 
-    CSV looks like anything; it is never told by its content, only by its name.
+    CSV looks like anything; it is told by its name alone, and only where the content is no JSON.
 
     >>> detect_format(b'{"event": "a"}\n{"event": "b"}\n', "x"), detect_format(b'[{"event": "a"}]', "x")
     ('ndjson', 'json')
@@ -68,8 +68,9 @@ def detect_format(head: bytes, name: str) -> Format:
     binary = next((found for magic, found in _BINARY.items() if head.startswith(magic)), None)
     if binary is not None:
         return binary
+    text = head.removeprefix(_BOM).lstrip()
     by_name = next((found for suffix, found in _NAMES.items() if name.lower().endswith(suffix)), None)
-    return by_name or _of_json(head.removeprefix(_BOM))
+    return by_name if by_name and text[:1] not in (b"{", b"[") else _of_json(text)
 
 
 def refuse_known(head: bytes) -> None:
@@ -114,9 +115,8 @@ def _not_text(head: bytes, magic: bytes) -> bool:
     return not magic.isalpha() or any(byte < 9 for byte in head[len(magic) : len(magic) + 64])
 
 
-def _of_json(head: bytes) -> Format:
+def _of_json(text: bytes) -> Format:
     """Returns how JSON is laid out: a record a line, or in any other way."""
-    text = head.lstrip()
     first, _, more = text.partition(b"\n")
     if text[:1] not in (b"[", b"{") or (_is_json(first) and (more.strip() or text[:1] == b"{")):
         return "ndjson"

@@ -106,7 +106,7 @@ def test_a_file_that_was_compressed_twice_is_decompressed_twice(outer: str, inne
 def test_a_file_that_was_compressed_three_times_is_refused_by_name() -> None:
     told = problem(gzip.compress(gzip.compress(gzip.compress(TEXT))))
 
-    assert told == "unsupported: compressed three times or more; decompress it first"
+    assert told == "unsupported_format: compressed three times or more; decompress it first"
 
 
 def test_damage_in_a_file_that_was_compressed_twice_is_told_with_the_stored_offset() -> None:
@@ -131,7 +131,7 @@ def test_a_window_of_zstd_that_takes_too_much_memory_is_refused_by_name() -> Non
     stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     data = stream.compress(TEXT) + stream.flush()
 
-    assert problem(data).startswith("unsupported: zstd with a window above 128 MiB")
+    assert problem(data).startswith("unsupported_format: zstd with a window above 128 MiB")
 
 
 def zipped() -> bytes:
@@ -167,7 +167,7 @@ def tarred() -> bytes:
 )
 def test_what_is_not_read_here_is_refused_by_name_whatever_the_file_is_called(data: bytes, told: str) -> None:
     for name in ("a.json", "a.json.gz"):
-        assert problem(data, name).startswith(f"unsupported: {told}")
+        assert problem(data, name).startswith(f"unsupported_format: {told}")
 
 
 # --- names --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from source_formats.json_records import HELD_BYTES, read_json
 from source_formats.json_structure import Within, scan
-from source_formats.lines import FormatProblem
+from source_formats.lines import FormatProblem, Lines
 from tests.events import event, tokens
 
 Read = tuple[list[bytes], list[int], str | None]
@@ -19,7 +19,8 @@ Read = tuple[list[bytes], list[int], str | None]
 
 def read(text: bytes, size: int = 1 << 20) -> Read:
     """Every line, where its record starts, and what is wrong with the file."""
-    raw, offsets, problem = b"", [], None
+    raw, problem = b"", None
+    offsets: list[int] = []
     try:
         for lines in read_json(text[i : i + size] for i in range(0, len(text), size)):
             raw += lines.raw
@@ -101,7 +102,7 @@ def test_a_text_that_ends_too_early_is_told(text: bytes, lines: list[bytes]) -> 
 
 
 def test_what_is_cut_short_has_no_newline() -> None:
-    pieces = []
+    pieces: list[Lines] = []
     with pytest.raises(FormatProblem, match="inside of a JSON array"):
         pieces.extend(read_json([b'[{"a":1},{"b":']))
     assert b"".join(lines.raw for lines in pieces) == b'{"a":1}\n{"b":'
@@ -199,8 +200,8 @@ def test_what_holds_no_record_at_all_stays_small() -> None:
     assert held <= HELD_BYTES + (2 << 20)
 
 
-def pieces_until_trouble(chunks: Sequence[bytes]) -> list[Any]:
-    found = []
+def pieces_until_trouble(chunks: Sequence[bytes]) -> list[Lines]:
+    found: list[Lines] = []
     with pytest.raises(FormatProblem):
         found.extend(read_json(chunks))
     return found

@@ -36,7 +36,7 @@ class DamagedFile(Exception):
     """A file that ends early, is corrupt or of no use; what could be read before has been yielded.
 
     Attributes:
-        problem: `truncated`, `corrupt`, `unsupported` or `encoding`.
+        problem: `truncated`, `corrupt`, `unsupported_format` or `encoding`.
         offset: where in the stored file that was noticed.
         detail: what is wrong, and what to do about it.
     """
@@ -130,7 +130,7 @@ def _pieces(member: _Gzip | _Bz2 | _Zstd, data: bytes, offset: int) -> Iterator[
         yield from member.pieces(data)
     except zstandard.ZstdError as error:
         if "too much memory" in str(error):
-            raise DamagedFile("unsupported", offset, _LONG_WINDOW) from None
+            raise DamagedFile("unsupported_format", offset, _LONG_WINDOW) from None
         raise DamagedFile("corrupt", offset, f"{type(error).__name__}: {error}") from None
     except _ERRORS as error:
         raise DamagedFile("corrupt", offset, f"{type(error).__name__}: {error}") from None

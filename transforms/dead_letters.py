@@ -34,15 +34,12 @@ class LinePlaces:
 
     def __init__(self, block: Block, lines: Sequence[bytes]) -> None:
         """Takes a block and its lines; the places are worked out in one pass."""
-        self._places: list[tuple[str, int | None, int]] = []
+        self._places: list[tuple[str, int | None, int | None]] = []
         line = 0
         for span in block.spans:
-            offset = span.offset
-            for i in range(span.lines):
-                number = None if span.first_line is None else span.first_line + i
-                self._places.append((span.uri, number, offset))
-                offset += len(lines[line]) + 1
-                line += 1
+            lengths = [len(own) for own in lines[line : line + span.lines]]
+            self._places += [(span.uri, *place) for place in span.places(lengths)]
+            line += span.lines
 
     def source(self, index: int) -> dict[str, Any]:
         """Returns a line's `source` as dead letters show it."""
@@ -50,9 +47,9 @@ class LinePlaces:
         return {"uri": uri, "line": number, "offset": offset}
 
     def id_place(self, index: int) -> tuple[str, int]:
-        """Returns what enters a line's id where identical rows are kept apart."""
-        uri, _, offset = self._places[index]
-        return without_suffix(uri), offset
+        """Returns what enters a line's id where identical rows are kept apart: its offset, or else number."""
+        uri, number, offset = self._places[index]
+        return without_suffix(uri), (number or 0) if offset is None else offset
 
 
 def block_lines(block: Block) -> list[bytes]:
@@ -75,6 +72,7 @@ def dead_letters(
         return  # nearly every block: splitting it again would cost as much as decoding it
     lines = block_lines(block)
     places = LinePlaces(block, lines)
+    in_base64 = {refused.index for refused in block.refused}
     for i, rejection in enumerate(rejections):
         line = lines[rejection.index]
         letter = {
@@ -89,7 +87,10 @@ def dead_letters(
         }
         if block.oversize:
             letter |= {"truncated": True, "length": block.oversize.length, "sha256": block.oversize.sha256}
-        yield _encode(letter | (_as_bytes(line) if block.oversize else _content(line)))
+        if rejection.index in in_base64:
+            yield _encode(letter | {"raw_b64": line.decode()})
+        else:
+            yield _encode(letter | (_as_bytes(line) if block.oversize else _content(line)))
 
 
 def sent_insert_id(record: bytes) -> str | None:

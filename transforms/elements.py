@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mixpanel_http.delivery import Stop
 from mixpanel_http.event_blocks import PreparedRecords
+from source_formats.lines import RefusedLine
 from transforms.tally import Tally
 
 
@@ -22,6 +23,8 @@ class FilePart:
         version: its etag, generation or modification time then.
         start: offset of the first byte; a line belongs to the part in which its first byte lies.
         end: offset behind the last byte; None takes the file as a whole, decompressed if its content says so.
+        format: what the file holds, where that was told by the plan; None leaves it to the reader, or takes
+            a stretch for lines.
     """
 
     uri: str
@@ -29,6 +32,7 @@ class FilePart:
     version: str
     start: int = 0
     end: int | None = None
+    format: str | None = None
 
     @property
     def bytes(self) -> int:
@@ -53,8 +57,10 @@ class Span:
         uri: the file.
         lines: how many lines.
         bytes: how many bytes of the block, newlines included.
-        first_line: number of the first line in the file, from 1, or None where it is not known.
-        offset: where the first line starts in the (decompressed) file.
+        first_line: number of the first line in the file, from 1, or None where it is not known; where the
+            file's format is not one of lines, the number of the record.
+        offset: where the first line starts in the (decompressed) file, or None where the format cannot tell.
+        offsets: where each line's record starts, in a format that is not one of lines.
     """
 
     part: int
@@ -62,7 +68,16 @@ class Span:
     lines: int
     bytes: int
     first_line: int | None
-    offset: int
+    offset: int | None
+    offsets: tuple[int, ...] = ()
+
+    def places(self, lengths: Sequence[int]) -> Iterator[tuple[int | None, int | None]]:
+        """Yields the number and the offset of each line, by the lines' lengths without newline."""
+        offset = self.offset
+        for index, length in enumerate(lengths):
+            number = None if self.first_line is None else self.first_line + index
+            yield number, self.offsets[index] if self.offsets else offset
+            offset = None if offset is None else offset + length + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +88,7 @@ class FileNote:
         part: index of the segment's part.
         uri: the file.
         lines: lines read.
-        problem: None, or what is wrong with the file: `truncated`, `corrupt`, `unsupported`,
+        problem: None, or what is wrong with the file: `truncated`, `corrupt`, `unsupported_format`,
             `encoding`, `changed`, `missing`, `unreadable`.
         offset: where in the stored file the problem was noticed.
         detail: the error's name and words.
@@ -112,6 +127,7 @@ class Block:
         spans: which files the lines come from, in order.
         notes: parts whose reading ended in or before this block.
         torn: indices of lines that damage cut short.
+        refused: lines that stand for what is no record of its file; they hold it in base64.
         oversize: set if the block is one line that was too long to hold.
         end: True for the segment's last block; it may be empty.
         provisional: True if a file could not be read, in or before this block, that may be readable next
@@ -125,6 +141,7 @@ class Block:
     spans: tuple[Span, ...]
     notes: tuple[FileNote, ...] = ()
     torn: tuple[int, ...] = ()
+    refused: tuple[RefusedLine, ...] = ()
     oversize: OversizeLine | None = None
     end: bool = False
     provisional: bool = False

@@ -98,7 +98,9 @@ def _text(chunks: Iterable[bytes], name: str, careful_from: int | None = None) -
     try:
         while (compression := compression_of(head)) is not None:
             if layers == _LAYERS:
-                raise DamagedFile("unsupported", 0, "compressed three times or more; decompress it first")
+                raise DamagedFile(
+                    "unsupported_format", 0, "compressed three times or more; decompress it first"
+                )
             layers += 1
             head, stream = _peek(decompress(stream, compression, careful_from))
             # What comes out of the first with care comes in pieces that are small enough.
@@ -138,7 +140,7 @@ def check_head(head: bytes, name: str) -> None:
     if foreign is None and head[_TAR] == b"ustar":
         foreign = "a tar archive; unpack it"
     if foreign is not None:
-        raise DamagedFile("unsupported", 0, foreign)
+        raise DamagedFile("unsupported_format", 0, foreign)
     suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
     if suffix is None:
         return

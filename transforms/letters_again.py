@@ -22,7 +22,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class _Source(msgspec.Struct, gc=False):
     uri: str
     line: int | None = None
-    offset: int = 0
+    offset: int | None = 0
 
 
 class _Letter(msgspec.Struct, gc=False):
@@ -41,7 +41,7 @@ class _Opened:
     record: bytes
     uri: str
     line: int | None
-    offset: int
+    offset: int | None
     torn: bool = False
 
 
@@ -56,13 +56,10 @@ def open_letters(block: Block) -> Block:
     lines = block.raw.removesuffix(b"\n").split(b"\n")
     position = 0
     for span in block.spans:
-        offset = span.offset
-        for i in range(span.lines):
-            line = lines[position]
-            number = None if span.first_line is None else span.first_line + i
-            opened.append((span.part, _open(line) or _Opened(line, span.uri, number, offset)))
-            offset += len(line) + 1
-            position += 1
+        own = lines[position : position + span.lines]
+        position += span.lines
+        for line, place in zip(own, span.places([len(line) for line in own]), strict=True):
+            opened.append((span.part, _open(line) or _Opened(line, span.uri, *place)))
     spans = tuple(
         Span(part, letter.uri, 1, len(letter.record) + 1, letter.line, letter.offset)
         for part, letter in opened

@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from mixpanel_http.event_blocks import PreparedRecords, prepare_events
-from mixpanel_http.event_rules import EventRules, Place
+from mixpanel_http.event_rules import EventRules
 from mixpanel_http.kinds import PrepareBlock, Rules
 from mixpanel_http.long_strings import TRUNCATED, count_truncated
 from mixpanel_http.profile_rules import ProfileRules
@@ -32,9 +32,22 @@ def prepare_block(
     keeps_rows = isinstance(rules, EventRules) and rules.insert_id.keeps_rows
     places = LinePlaces(block, block_lines(block)) if keeps_rows else None
     place = places.id_place if places else None
-    if not block.torn:
-        return PreparedBlock(block, _with_truncated(prepare(block.raw, rules, now_s, place)))
-    return PreparedBlock(block, _with_truncated(_prepare_around(block, rules, now_s, prepare, place)))
+    refused = _refused_lines(block)
+
+    def judge(raw: bytes) -> PreparedRecords:
+        return prepare(raw, rules, now_s, place)
+
+    records = _judge_others(block, refused, judge) if refused else judge(block.raw)
+    return PreparedBlock(block, _with_truncated(records))
+
+
+def _refused_lines(block: Block) -> tuple[Rejection, ...]:
+    """Returns the lines that are refused whatever they look like."""
+    torn = "the file's readable content ends inside this line"
+    return (
+        *(Rejection(line.index, line.reason, None, line.message) for line in block.refused),
+        *(Rejection(index, Reason.TRUNCATED_TAIL.value, None, torn) for index in block.torn),
+    )
 
 
 def _with_truncated(records: PreparedRecords) -> PreparedRecords:
@@ -50,19 +63,15 @@ def _refuse_oversize(length: int) -> PreparedRecords:
     return PreparedRecords(b"", 0, kept=(), rejections=(Rejection(0, Reason.TOO_LARGE.value, None, message),))
 
 
-def _prepare_around(
-    block: Block, rules: Rules, now_s: float, prepare: PrepareBlock, place: Callable[[int], Place] | None
+def _judge_others(
+    block: Block, refused: tuple[Rejection, ...], judge: Callable[[bytes], PreparedRecords]
 ) -> PreparedRecords:
-    """Prepares a block in which damage cut lines short: those are refused whatever they look like."""
+    """Prepares the other lines of a block than those that are refused already."""
     lines = block_lines(block)
-    for index in block.torn:
-        lines[index] = b""  # taken for a blank line, and then counted as what it is
-    prepared = prepare(b"\n".join(lines) + b"\n", rules, now_s, place)
-    message = "the file's readable content ends inside this line"
-    refusals = [Rejection(index, Reason.TRUNCATED_TAIL.value, None, message) for index in block.torn]
-    return replace(
-        prepared, blank=prepared.blank - len(block.torn), rejections=(*prepared.rejections, *refusals)
-    )
+    for refusal in refused:
+        lines[refusal.index] = b""  # taken for a blank line, and then counted as what it is
+    prepared = judge(b"\n".join(lines) + b"\n")
+    return replace(prepared, blank=prepared.blank - len(refused), rejections=(*prepared.rejections, *refused))
 
 
 @dataclass

@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from mixpanel_http.crash_points import crash_point
+from source_formats.opening import FormatChoice
 from transforms import activity, drain
 from transforms.elements import Block, Segment, new_attempt_id
 from transforms.letters_again import open_letters
@@ -52,6 +53,7 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
         progress: what earlier attempts settled.
         letters: the lines are dead letters, and the records in them are what is read.
         verify: `full` reads each compressed file through before any of it is sent.
+        format: what the files hold.
     """
 
     storage: Storage
@@ -59,6 +61,7 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
     progress: Progress
     letters: bool = False
     verify: Verify = "stream"
+    format: FormatChoice = field(default_factory=FormatChoice)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -67,7 +70,7 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
 
     def expand(self, segments: PCollection[Segment]) -> PCollection[Block]:
         return segments | "Read" >> beam.ParDo(
-            _ReadFn(self.storage, self.limits, self.progress, self.letters, self.verify)
+            _ReadFn(self.storage, self.limits, self.progress, self.letters, self.verify, self.format)
         )
 
     def display_data(self) -> dict[str, Any]:
@@ -81,6 +84,7 @@ class _ReadFn(beam.DoFn):
     progress: Progress
     letters: bool
     verify: Verify
+    format: FormatChoice
     _filesystems: dict[str, FileSystem] = field(default_factory=dict, init=False)
     _reader: SegmentReader | None = field(default=None, init=False)
 
@@ -92,7 +96,7 @@ class _ReadFn(beam.DoFn):
         gc.freeze()
         self.progress.attend()
         bases = dict(self.progress.line_bases())
-        self._reader = SegmentReader(self._filesystem, self.limits, bases, self.verify)
+        self._reader = SegmentReader(self._filesystem, self.limits, bases, self.verify, self.format)
 
     def process(self, segment: Segment) -> Iterator[Block]:
         assert self._reader is not None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Literal
 
-from transforms.compression import MAGIC_BYTES, DamagedFile, compression_of
+import numpy as np
+
+from source_formats.detection import HEAD_BYTES
+from source_formats.lines import FormatProblem, Lines, RefusedLine
+from source_formats.opening import FormatChoice
+from transforms.compression import MAGIC_BYTES, DamagedFile, compression_of, without_suffix
 from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
+from transforms.file_content import Content
 from transforms.file_text import behind_mark, text_of, verify
 from transforms.line_blocks import GiantLine, count_lines, cut_blocks, range_chunks
 from transforms.pinned_files import Changed, PinnedFile, pinned
@@ -36,14 +43,19 @@ class BlockLimits:
 
 @dataclass(slots=True)
 class _Stretch:
-    """A stretch of the segment's stream of lines that comes from one file, without a gap."""
+    """A stretch of the segment's stream of lines that comes from one file, without a gap.
+
+    `file_offset` is None in a format that is not one of lines; there `offsets` are those of the records that
+    are in no block yet, if they are known.
+    """
 
     part: int
     uri: str
     stream_start: int
-    file_offset: int
+    file_offset: int | None
     next_line: int | None
     lines: int = 0
+    offsets: deque[int] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -55,12 +67,14 @@ class SegmentReader:
         limits: the largest block.
         line_bases: number of the first line at an offset of a file, where it is known.
         verify: `full` reads a compressed file through before it yields any of it; `stream` does not.
+        format: what the files hold.
     """
 
     filesystem: Callable[[str], FileSystem]
     limits: BlockLimits
     line_bases: dict[tuple[str, int], int] = field(default_factory=dict)
     verify: Verify = "stream"
+    format: FormatChoice = field(default_factory=FormatChoice)
 
     def blocks(self, segment: Segment, attempt: str, done: Container[int] = ()) -> Iterator[Block]:
         """Yields the segment's blocks; the last one says so, and may be empty.
@@ -92,6 +106,7 @@ class _Stream:
         self._ended: list[FileNote] = []
         self._length = 0
         self._torn: set[int] = set()  # stream offsets behind lines that damage cut short
+        self._refused: deque[tuple[int, RefusedLine]] = deque()  # stream offsets behind them
         self._unread_from: int | None = None  # where the first bytes are missing that may be readable later
 
     def chunks(self) -> Iterator[bytes]:
@@ -103,13 +118,13 @@ class _Stream:
                 _Stretch(index, part.uri, self._length, part.start, self._first_line(part))
             )
             try:
-                for offset, chunk in self._part_chunks(part):
-                    if self._stretches[-1].stream_start == self._length:
-                        self._stretches[-1].file_offset = offset
-                    self._length += len(chunk)
-                    last = chunk[-1]
-                    yield chunk
-            except DamagedFile as error:
+                for offset, lines in self._part_lines(part):
+                    self._note_places(offset, lines)
+                    if lines.raw:
+                        self._length += len(lines.raw)
+                        last = lines.raw[-1]
+                        yield lines.raw
+            except (DamagedFile, FormatProblem) as error:
                 problem = (error.problem, error.offset, error.detail)
             except FileNotFoundError as error:
                 problem = ("missing", None, type(error).__name__)
@@ -131,6 +146,17 @@ class _Stream:
                 yield b"\n"
             self._ended.append(note)
 
+    def _note_places(self, offset: int | None, lines: Lines) -> None:
+        """Notes where lines stand in their file, before they become a part of the stream."""
+        stretch = self._stretches[-1]
+        if stretch.stream_start == self._length:
+            stretch.file_offset = offset
+            stretch.next_line = lines.first or stretch.next_line
+        stretch.offsets.extend(lines.offsets or ())
+        if lines.refused:
+            ends = _line_ends(lines.raw)
+            self._refused.extend((self._length + ends[line.index], line) for line in lines.refused)
+
     def block(self, piece: bytes | GiantLine, position: int, attempt: str, ordinal: int) -> tuple[Block, int]:
         """Returns the block for the stream's bytes from `position` on, and the position behind it."""
         if isinstance(piece, GiantLine):
@@ -146,9 +172,29 @@ class _Stream:
         spans = self._spans(piece, position, end)
         cut = sorted(t - position for t in self._torn if position < t <= end)
         torn = tuple(piece.count(b"\n", 0, behind) - 1 for behind in cut)
+        refused = self._take_refused(piece, position, end)
         provisional = self._is_provisional(end)
-        block = Block(self._segment.id, attempt, ordinal, piece, spans, torn=torn, provisional=provisional)
+        block = Block(
+            self._segment.id,
+            attempt,
+            ordinal,
+            piece,
+            spans,
+            torn=torn,
+            refused=refused,
+            provisional=provisional,
+        )
         return block, end
+
+    def _take_refused(self, piece: bytes, position: int, end: int) -> tuple[RefusedLine, ...]:
+        """Returns the refused lines up to the stream's offset `end`, by their index in the block."""
+        taken = []
+        index_of: dict[int, int] = {}
+        while self._refused and self._refused[0][0] <= end:
+            index_of = index_of or {behind: index for index, behind in enumerate(_line_ends(piece))}
+            behind, line = self._refused.popleft()
+            taken.append(replace(line, index=index_of[behind - position]))
+        return tuple(taken)
 
     def _is_provisional(self, end: int) -> bool:
         """Returns whether a block that ends there would be another one if everything had been readable."""
@@ -175,24 +221,44 @@ class _Stream:
                 continue
             whole = low == start and high == end
             lines = max(1, count_lines(piece)) if whole else count_lines(piece, low - start, high - start)
-            offset = stretch.file_offset + low - stretch.stream_start
-            spans.append(Span(stretch.part, stretch.uri, lines, high - low, stretch.next_line, offset))
+            offset = None if stretch.file_offset is None else stretch.file_offset + low - stretch.stream_start
+            offsets = tuple(stretch.offsets.popleft() for _ in range(lines if stretch.offsets else 0))
+            span = Span(stretch.part, stretch.uri, lines, high - low, stretch.next_line, offset, offsets)
+            spans.append(span)
             stretch.lines += lines
             if stretch.next_line is not None:
                 stretch.next_line += lines
         return tuple(spans)
 
-    def _part_chunks(self, part: FilePart) -> Iterator[tuple[int, bytes]]:
-        """Yields (offset, bytes) of a part's lines; offsets count decompressed bytes."""
+    def _part_lines(self, part: FilePart) -> Iterator[tuple[int | None, Lines]]:
+        """Yields a part's lines, with the offset of those that stand in the file as they are."""
         with pinned(self._reader.filesystem(part.uri), part) as file:
             if part.end is not None:
-                ranges = range_chunks(file.read, part.size, part.start, part.end, _chunk_bytes(part))
-                yield from behind_mark(_read_ahead(ranges)) if part.start == 0 else _read_ahead(ranges)
+                ranges = _read_ahead(
+                    range_chunks(file.read, part.size, part.start, part.end, _chunk_bytes(part))
+                )
+                chunks = behind_mark(ranges) if part.start == 0 else ranges
+                yield from ((offset, Lines(chunk)) for offset, chunk in chunks)
                 return
             stored = partial(_stored, file, part)
             if self._reader.verify == "full" and compression_of(file.read(0, min(MAGIC_BYTES, part.size))):
                 verify(stored, part.uri)
-            yield from text_of(stored, part.uri)
+            yield from self._lines_of(Content(text_of(stored, part.uri)), without_suffix(part.uri))
+
+    def _lines_of(self, content: Content, name: str) -> Iterator[tuple[int | None, Lines]]:
+        """Yields a whole file's lines; what went wrong with it is told behind them."""
+        choice = self._reader.format
+        try:
+            reader = choice.stream_reader(choice.format_of(content.head(HEAD_BYTES), name))
+            if reader is None:
+                yield from ((offset, Lines(chunk)) for offset, chunk in content)
+            else:
+                yield from ((None, lines) for lines in reader(chunk for _, chunk in content))
+        except FormatProblem:
+            if content.trouble is None:
+                raise
+        if content.trouble is not None:
+            raise content.trouble
 
 
 def _stored(file: PinnedFile, part: FilePart) -> Iterator[bytes]:
@@ -218,3 +284,9 @@ def _read_ahead(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, byte
         while (chunk := coming.result()) is not None:
             coming = pool.submit(next, chunks, None)
             yield chunk
+
+
+def _line_ends(lines: bytes) -> list[int]:
+    """Returns the positions behind the newlines of some lines."""
+    ends: list[int] = (np.flatnonzero(np.frombuffer(lines, np.uint8) == _NEWLINE) + 1).tolist()
+    return ends

@@ -1,0 +1,98 @@
+"""Whole runs over files that are no NDJSON: the same events, the places of what is refused, what is named."""
+
+import gzip
+import json
+import random
+from typing import Any
+
+import pytest
+
+from tests.backfills import Backfills
+from tests.events import event
+
+EVENTS: list[dict[str, Any]] = [event(**{"$insert_id": f"id-{n}", "n": n}) for n in range(50)]
+ARRAY = json.dumps(EVENTS, indent=2).encode()
+
+
+def held(backfills: Backfills) -> list[int]:
+    """The numbers of the events that arrived."""
+    return sorted(json.loads(record)["properties"]["n"] for record in backfills.emulator.records())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("array.json", ARRAY),
+        ("array.json.gz", gzip.compress(ARRAY)),
+        ("one-after-the-other.json", b"".join(json.dumps(one, indent=1).encode() for one in EVENTS)),
+        ("lines.json", b"\n".join(json.dumps(one).encode() for one in EVENTS)),
+    ],
+)
+def test_events_arrive_whatever_they_are_stored_as(name: str, content: bytes, backfills: Backfills) -> None:
+    path = backfills.folder / name
+    path.write_bytes(content)
+    outcome = backfills.run(str(path))
+
+    assert outcome.code == 0
+    assert outcome.books["read"] == outcome.books["imported"] == 50
+    assert held(backfills) == list(range(50))
+
+
+def test_a_bad_record_of_an_array_is_told_by_its_number_and_its_byte(backfills: Backfills) -> None:
+    texts = [json.dumps(one) for one in EVENTS[:5]]
+    texts[2] = '{"event": nope}'
+    path = backfills.folder / "array.json"
+    path.write_text("[\n " + ",\n ".join(texts) + "\n]\n")
+    outcome = backfills.run(str(path), {"run.allow_dead_letters": 1})
+    (letter,) = outcome.dead_letters()
+
+    assert outcome.code == 0
+    assert held(backfills) == [0, 1, 3, 4]
+    assert letter["reason"] == "invalid_json"
+    place = {"uri": str(path), "line": 3, "offset": path.read_text().index(texts[2])}
+    assert letter["source"] == place
+
+
+def test_an_array_that_ends_too_early_is_damaged_and_the_rest_goes_on(backfills: Backfills) -> None:
+    folder = backfills.folder / "input"
+    folder.mkdir()
+    cut = ARRAY[: ARRAY.index(b'"n": 20') + 3]
+    (folder / "a.json").write_bytes(cut)
+    (folder / "b.json").write_bytes(json.dumps(EVENTS[30:]).encode())
+    outcome = backfills.run(f"{folder}/*", {"run.allow_dead_letters": 1})
+
+    assert outcome.code == 4
+    assert held(backfills) == [*range(20), *range(30, 50)]
+    assert [letter["reason"] for letter in outcome.dead_letters()] == ["truncated_tail"]
+    (damaged,) = outcome.report["files"]["damaged"]
+    assert (damaged["uri"], damaged["problem"]) == (str(folder / "a.json"), "truncated")
+    assert damaged["offset"] == len(cut)
+
+
+def test_a_compressed_array_that_is_cut_short_is_imported_up_to_there(backfills: Backfills) -> None:
+    path = backfills.folder / "a.json.gz"
+    noise = random.Random(3)
+    noisy = [one | {"properties": {**one["properties"], "x": noise.getrandbits(9999)}} for one in EVENTS]
+    path.write_bytes(gzip.compress(json.dumps(noisy).encode())[:-20_000])
+    outcome = backfills.run(str(path), {"run.allow_dead_letters": 1})
+
+    assert outcome.code == 4
+    assert held(backfills) == list(range(outcome.books["imported"]))
+    assert outcome.books["imported"] > 10
+    (damaged,) = outcome.report["files"]["damaged"]
+    assert (damaged["problem"], damaged["offset"]) == ("truncated", path.stat().st_size)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(backfills: Backfills) -> None:
+    folder = backfills.folder / "input"
+    folder.mkdir()
+    (folder / "a.orc").write_bytes(b"ORC\x08\x03\x10\x02" * 100)
+    (folder / "b.json").write_bytes(ARRAY)
+    outcome = backfills.run(f"{folder}/*")
+
+    assert outcome.code == 4
+    assert outcome.books["read"] == outcome.books["imported"] == 50
+    (damaged,) = outcome.report["files"]["damaged"]
+    assert (damaged["uri"], damaged["problem"]) == (str(folder / "a.orc"), "unsupported_format")
+    assert "ORC" in damaged["detail"]
+    assert "Parquet" in damaged["detail"]

@@ -71,6 +71,7 @@ class Launch:
         id: of this start; it begins with the time.
         lease: the right to work on the run.
         new_files: files that match by now and are no part of the run.
+        emulator_folder: where the embedded Mixpanel keeps what it is sent, if not in the run's folder.
     """
 
     config: Config
@@ -82,6 +83,7 @@ class Launch:
     id: str
     lease: Lease
     new_files: int = 0
+    emulator_folder: StateFolder | None = None
 
     @property
     def segments_left(self) -> int:
@@ -249,7 +251,8 @@ def _emulator(launch: Launch) -> Iterator[str | None]:
 
 def emulator_store(launch: Launch) -> str:
     """Returns where the embedded Mixpanel of a run keeps what it was sent."""
-    return f"{path_of(launch.folder.uri)}/emulator.db" if launch.folder.is_local else ":memory:"
+    folder = launch.emulator_folder or launch.folder
+    return f"{path_of(folder.uri)}/emulator.db" if folder.is_local else ":memory:"
 
 
 def _run_pipeline(launch: Launch, destination: Destination) -> None:

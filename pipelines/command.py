@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 
 from mixpanel_http.client import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
-from pipelines.backfill import Launch, RunMismatch, prepare_launch, run_launch
+from pipelines.backfill import Launch, RunMismatch, Watch, prepare_launch, run_launch
 from pipelines.config import Config
-from pipelines.config_reading import ConfigError, load_config, with_beam_options
+from pipelines.config_jobs import JobsConfig
+from pipelines.config_reading import ConfigError, load_run, with_beam_options
+from pipelines.jobs import prepare_jobs, prepare_jobs_replay, run_jobs
 from pipelines.lease import RunBusy
 from pipelines.manifest import ManifestUnusable
 from pipelines.plan import NothingMatched, SourceUnreadable
@@ -53,12 +56,16 @@ def run(
     in_json = log_format == "json"
     _set_up_logging(in_json)
     try:
-        config = load_config(config_path, overrides)
+        config = load_run(config_path, overrides)
         if beam_args or config.beam.options:
             config = _with_options(config, beam_args)
         if not (dry_run or config.destination.emulator):
             config.destination.to_destination().authorization()  # a missing secret is told first
-        launch = _launch(config, resume, replay, dry_run, allow_new)
+        start = (
+            _start_of_jobs(config, resume, replay, dry_run, allow_new)
+            if isinstance(config, JobsConfig)
+            else _start(config, resume, replay, dry_run, allow_new)
+        )
     except (
         ConfigError,
         RunMismatch,
@@ -73,15 +80,11 @@ def run(
         return _refuse(str(error), ExitCode.NO_INPUT)
     except SourceUnreadable as error:
         return _refuse(str(error), ExitCode.DAMAGED_INPUT)
-    manifest = launch.manifest
-    text = (
-        f"Run {manifest.run_id}: {counted(manifest.files, 'file')}, {counted(manifest.bytes, 'byte')}, "
-        f"{counted(len(manifest.segments), 'segment')}; state in {shown(launch.folder.uri)}"
-    )
+    text = f"Run {start.run_id}: {start.text}"
     if in_json:
-        text = orjson.dumps({"kind": "start", "run_id": manifest.run_id, "text": text}).decode()
+        text = orjson.dumps({"kind": "start", "run_id": start.run_id, "text": text}).decode()
     print(text, file=sys.stderr, flush=True)
-    report = run_launch(launch, partial(show_progress, in_json=in_json))
+    report = start.go(partial(show_progress, in_json=in_json))
     _print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report))
     return int(report["exit_code"])
 
@@ -95,6 +98,24 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Start(NamedTuple):
+    """What is about to run: its name, what to say of it, and how it is run."""
+
+    run_id: str
+    text: str
+    go: Callable[[Watch], dict[str, Any]]
+
+
+def _start(config: Config, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool) -> _Start:
+    launch = _launch(config, resume, replay, dry_run, allow_new)
+    manifest = launch.manifest
+    text = (
+        f"{counted(manifest.files, 'file')}, {counted(manifest.bytes, 'byte')}, "
+        f"{counted(len(manifest.segments), 'segment')}; state in {shown(launch.folder.uri)}"
+    )
+    return _Start(manifest.run_id, text, partial(run_launch, launch))
+
+
 def _launch(config: Config, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool) -> Launch:
     if resume is not None:
         found = replaying(config, resume)
@@ -102,6 +123,23 @@ def _launch(config: Config, resume: str | None, replay: str | None, dry_run: boo
     if replay is not None:
         return prepare_replay(config, replay, dry_run=dry_run)
     return prepare_launch(config, dry_run=dry_run)
+
+
+def _start_of_jobs(
+    config: JobsConfig, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool
+) -> _Start:
+    launch = (
+        prepare_jobs_replay(config, replay, dry_run=dry_run)
+        if replay is not None
+        else prepare_jobs(config, resume=resume, dry_run=dry_run, allow_new=allow_new)
+    )
+    manifests = [one.manifest for one in launch.launches]
+    names = ", ".join(manifest.run_id for manifest in manifests)
+    text = (
+        f"{counted(len(manifests), 'job')} ({names}), {counted(sum(m.files for m in manifests), 'file')}, "
+        f"{counted(sum(m.bytes for m in manifests), 'byte')}; state in {shown(launch.folder.uri)}"
+    )
+    return _Start(launch.stages.run_id, text, partial(run_jobs, launch))
 
 
 def _set_up_logging(in_json: bool) -> None:
@@ -128,7 +166,7 @@ class _JsonFormatter(logging.Formatter):
         return orjson.dumps({**values, "text": record.getMessage()}).decode()
 
 
-def _with_options(config: Config, beam_args: Sequence[str]) -> Config:
+def _with_options(config: Config | JobsConfig, beam_args: Sequence[str]) -> Config | JobsConfig:
     """Returns the configuration with the command line's options for Beam.
 
     Options that nobody knows are refused; Beam would pass over them with a warning.

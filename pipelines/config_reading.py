@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipelines.config import Config
+from pipelines.config_jobs import JobsConfig
 
 MAX_CONFIG_BYTES: Final = 1_000_000
 MAX_ALIASES: Final = 20  # nested ones multiply: these few become some thousand values at most
@@ -26,7 +27,19 @@ class ConfigError(ValueError):
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Returns the configuration in a file, with `key.path=value` overrides applied.
+    """Returns the configuration of a run of one job, with `key.path=value` overrides applied.
+
+    Raises:
+        ConfigError: with every error there is, each with its path.
+    """
+    config = load_run(path, overrides)
+    if isinstance(config, JobsConfig):
+        raise ConfigError([f"{path}: jobs: has several jobs, where one is expected"])
+    return config
+
+
+def load_run(path: str, overrides: Sequence[str] = ()) -> Config | JobsConfig:
+    """Returns the configuration in a file, of one job or of several, with overrides applied.
 
     Raises:
         ConfigError: with every error there is, each with its path.
@@ -39,16 +52,17 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError([f"{path}: a configuration has at most {MAX_CONFIG_BYTES:,} bytes"])
     values = _parse_yaml(path, raw)
     errors = [problem for override in overrides if (problem := _apply(values, override))]
+    model = JobsConfig if "jobs" in values else Config
     try:
-        config = Config.model_validate(values)
+        config: Config | JobsConfig = model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError([*errors, *_lines(error)]) from None
+        raise ConfigError([*errors, *_lines(error, model)]) from None
     if errors:
         raise ConfigError(errors)
     return config
 
 
-def with_beam_options(config: Config, given: Mapping[str, Any]) -> Config:
+def with_beam_options(config: Config | JobsConfig, given: Mapping[str, Any]) -> Config | JobsConfig:
     """Returns a configuration with further options for Beam, as a command line gives them.
 
     Raises:
@@ -60,9 +74,9 @@ def with_beam_options(config: Config, given: Mapping[str, Any]) -> Config:
         "options": {**config.beam.options, **options},
     }
     try:
-        return Config.model_validate({**dict(config), "beam": beam})
+        return type(config).model_validate({**dict(config), "beam": beam})
     except ValidationError as error:
-        raise ConfigError(list(_lines(error))) from None
+        raise ConfigError(list(_lines(error, type(config)))) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -147,24 +161,34 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
         value = yaml.load(text, Loader=_Loader) if text else ""
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return f"--set {key}: the value is no valid YAML; a text with special characters needs quotes"
-    section = values
+    section: Any = values
     for name in names[:-1]:
-        if section.get(name) is None:
+        if isinstance(section, dict) and section.get(name) is None:
             section[name] = {}
-        inner = section[name]
-        if not isinstance(inner, dict):
+        section = _inner(section, name)
+        if section is None:
             return f"--set {key}: {name} has no keys"
-        section = inner
+    if not isinstance(section, dict):
+        return f"--set {key}: {names[-2]} has no keys"
     section[names[-1]] = value
     return None
 
 
-def _lines(error: ValidationError) -> Iterator[str]:
+def _inner(section: Any, name: str) -> Any:
+    """Returns the section or list that stands at a name, or in a list at a number; None if there is none."""
+    if isinstance(section, list):
+        inner = section[int(name)] if name.isdigit() and int(name) < len(section) else None
+    else:
+        inner = section[name]
+    return inner if isinstance(inner, (dict, list)) else None
+
+
+def _lines(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     """Yields an error a line, with its path and without the value, which may be a secret."""
     messages: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
         path = ".".join(str(part) for part in detail["loc"] if not _is_union_arm(part))
-        messages.setdefault(path, []).append(_message(detail["type"], detail["msg"], detail["loc"]))
+        messages.setdefault(path, []).append(_message(model, detail["type"], detail["msg"], detail["loc"]))
     for path, found in messages.items():
         # What may be one of several kinds fails once for each.
         first, *others = found
@@ -184,17 +208,17 @@ _MESSAGES: Final = {
 }
 
 
-def _message(kind: str, message: str, loc: Sequence[str | int]) -> str:
+def _message(model: type[BaseModel], kind: str, message: str, loc: Sequence[str | int]) -> str:
     if kind == "extra_forbidden":
-        return f"unknown key; {_what_there_is(loc)}"
+        return f"unknown key; {_what_there_is(model, loc)}"
     return _MESSAGES.get(kind) or message.removeprefix("Value error, ").replace("Input should", "must", 1)
 
 
-def _what_there_is(loc: Sequence[str | int]) -> str:
+def _what_there_is(section: type[BaseModel], loc: Sequence[str | int]) -> str:
     """Returns the key that was probably meant by the last one of a path, or all that its section has."""
-    section: type[BaseModel] = Config
     for part in loc[:-1]:
-        section = next(s for s in _sections(section.model_fields[str(part)].annotation))
+        if not isinstance(part, int):
+            section = next(s for s in _sections(section.model_fields[part].annotation))
     names = [field.alias or name for name, field in section.model_fields.items()]
     close = difflib.get_close_matches(str(loc[-1]), names, 1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"

@@ -31,25 +31,25 @@ def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Lau
     check_run_id(origin)
     state = StateFolder(config.run.state, Storage(config.run.storage_options))
     source = state.below(origin)
-    files = _letter_files(source, read_manifest(source).key)
-    if not files:
+    if not letters_of(source):
         raise NothingMatched(f"run {origin} has neither dead letters nor undelivered records")
     run_id = config.run.id or new_run_id()
     folder = state.below(run_id)
     if not folder.exists("manifest.jsonl"):
-        _copy(source, files, folder)
+        copy_letters(source, folder)
     named = config.model_copy(update={"run": config.run.model_copy(update={"id": run_id})})
-    return prepare_launch(_reading(named, folder), dry_run=dry_run, origin=origin)
+    return prepare_launch(reading_letters(named, folder), dry_run=dry_run, origin=origin)
 
 
 def replaying(config: Config, run_id: str) -> Config:
     """Returns the configuration to resume a run with: where it replays another, its source is letters."""
     check_run_id(run_id)
     folder = StateFolder(config.run.state, Storage(config.run.storage_options)).below(run_id)
-    return config if read_origin(folder) is None else _reading(config, folder)
+    return config if read_origin(folder) is None else reading_letters(config, folder)
 
 
-def _reading(config: Config, folder: StateFolder) -> Config:
+def reading_letters(config: Config, folder: StateFolder) -> Config:
+    """Returns a configuration whose source is the letters that were copied into a run's folder."""
     source = SourceConfig(
         uri=f"{folder.uri}/{INPUT}/*.jsonl.gz",
         format="dead_letters",
@@ -58,14 +58,23 @@ def _reading(config: Config, folder: StateFolder) -> Config:
     return config.model_copy(update={"source": source})
 
 
-def _letter_files(folder: StateFolder, run: str) -> list[DeadFile]:
-    """Returns the files of letters that are committed, as far as they are."""
-    ledger = read_ledger(folder, run)
+def letters_of(folder: StateFolder) -> list[DeadFile]:
+    """Returns a run's files of letters that are committed, as far as they are.
+
+    Raises:
+        ManifestUnusable: if there is no such run.
+    """
+    ledger = read_ledger(folder, read_manifest(folder).key)
     return [file for name in sorted(ledger) for file in (*ledger[name].dead, *ledger[name].undelivered)]
 
 
-def _copy(source: StateFolder, files: list[DeadFile], target: StateFolder) -> None:
-    """Copies letters as far as they are committed; what a crash left behind them is no part of the books."""
+def copy_letters(source: StateFolder, target: StateFolder) -> None:
+    """Copies a run's letters as far as they are committed; what a crash left behind them is not in the books.
+
+    Raises:
+        StateUnusable: if a file is shorter than the ledger says.
+    """
+    files = letters_of(source)
     names = [file.name for file in files]
     for file, (name, content) in zip(files, source.read_all(names), strict=True):
         if len(content) < file.bytes:

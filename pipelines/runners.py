@@ -12,6 +12,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
 
 from pipelines.config import Config
+from pipelines.config_jobs import JobsConfig
 from pipelines.lanes import MACHINE_TYPE, Lanes, choose_lanes
 
 # Dataflow otherwise writes what was under way at an exception to a bucket, and records with it.
@@ -19,7 +20,7 @@ NO_SAMPLING: Final = "disable_always_on_exception_sampling"
 OWN_OPTIONS: Final = ("--config", "--resume", "--allow-new", "--dry-run", "--set", "--log-format", "--json")
 
 
-def unknown_options(config: Config, beam_args: Sequence[str]) -> list[tuple[str, str]]:
+def unknown_options(config: Config | JobsConfig, beam_args: Sequence[str]) -> list[tuple[str, str]]:
     """Returns (option, hint) for each argument or configured option that Beam does not know."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for kind in _option_classes(PipelineOptions):

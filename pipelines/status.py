@@ -10,11 +10,13 @@ from typing import Any, Final
 import orjson
 
 from pipelines.heartbeat import NOW
+from pipelines.jobs_report import NOT_STARTED, added
 from pipelines.lease import holder, is_stale
 from pipelines.ledger import read_ledger
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import ManifestUnusable, read_manifest
 from pipelines.report import close_books
+from pipelines.stages import has_stages, read_stages
 from pipelines.state import StateFolder
 
 FOLLOW_SECONDS: Final = 10.0
@@ -41,6 +43,8 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
         ManifestUnusable: if there is no such run.
         StateUnusable: if the state folder cannot be read.
     """
+    if has_stages(folder):
+        return _status_of_jobs(folder, now)
     manifest = read_manifest(folder)
     ledger = read_ledger(folder, manifest.key)
     books = close_books(manifest.segments, ledger)
@@ -54,7 +58,6 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
     rate = float(beat.get("events_per_second", 0.0)) if running else 0.0
     requests = sum(books.tally.requests.values())
     read = books.total.read
-    left = read * (manifest.bytes / done - 1) if done else None
     return {
         "run_id": manifest.run_id,
         "state": state,
@@ -68,7 +71,7 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
         "dead_letters": {"by_reason": dict(books.tally.by_reason.most_common())},
         "requests": {"total": requests, "refused_for_speed": books.tally.requests["429"]},
         "rate": {"events_per_second": rate, "of_limit": _share(rate, beat)},
-        "seconds_left": round(left / rate, 1) if left is not None and rate > 0 else None,
+        "seconds_left": _seconds_left(read, {"total": manifest.bytes, "done": done}, rate),
     }
 
 
@@ -81,6 +84,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         f"  {share:.0%} of the bytes, {files['done']:,} of {files['total']:,} files; "
         f"{books.get('imported', 0):,} imported, {books.get('dead_lettered', 0):,} dead letters"
     )
+    lines += [f"    job {job['run_id']:<24}{_what(job)}" for job in status.get("jobs", ())]
     lines += [f"    {reason:<28}{n:>10,}" for reason, n in status["dead_letters"]["by_reason"].items()]
     if status["state"] == "running":
         limit = f", {rate['of_limit']:.0%} of the limit" if rate["of_limit"] is not None else ""
@@ -115,7 +119,7 @@ def list_runs(state: StateFolder, now: Callable[[], float] = time.time) -> Itera
     """
     for name in sorted(state.folders()):
         folder = state.below(name)
-        if not folder.exists(MANIFEST):
+        if not folder.exists(MANIFEST) and not has_stages(folder):
             continue
         report = _json(folder, "report.json")
         books = report.get("books") or {}
@@ -128,6 +132,37 @@ def list_runs(state: StateFolder, now: Callable[[], float] = time.time) -> Itera
             int(books.get("imported", 0)),
             int(books.get("dead_lettered", 0)),
         )
+
+
+def _status_of_jobs(folder: StateFolder, now: Callable[[], float]) -> dict[str, Any]:
+    """Returns how a run of several jobs stands: all of it, and each of its jobs."""
+    stages = read_stages(folder)
+    report = _json(folder, "report.json")
+    state = _state(folder, report, now())
+    jobs = [_status_of_job(folder.below(stage.name), now) for stage in stages.stages]
+    total: dict[str, Any] = {}
+    for job in jobs:
+        total = added(total, job)
+    at = next((job for job in jobs if job["state"] == "running"), None)
+    rate: dict[str, Any] = at["rate"] if at else {"events_per_second": 0.0, "of_limit": None}
+    left_s = _seconds_left(total["books"]["read"], total["bytes"], rate["events_per_second"])
+    return {
+        **total,
+        "run_id": stages.run_id,
+        "state": state,
+        "doing": f"job {at['run_id']}, {at['doing']}" if at else "between two jobs",
+        "exit_code": report.get("exit_code") if state != "running" else None,
+        "started_at": report.get("started_at"),
+        "rate": rate,
+        "seconds_left": left_s,
+        "jobs": jobs,
+    }
+
+
+def _status_of_job(folder: StateFolder, now: Callable[[], float]) -> dict[str, Any]:
+    """Returns how a job of several stands; one that has not begun holds its lease, and has no report yet."""
+    status = status_of(folder, now)
+    return status if folder.exists("report.json") else {**status, "state": NOT_STARTED, "doing": None}
 
 
 def _what(status: Mapping[str, Any]) -> str:
@@ -145,6 +180,12 @@ def _state(folder: StateFolder, report: Mapping[str, Any], now: float) -> str:
         return "running"
     state = report.get("state")
     return str(state) if state in _ENDED else "killed"
+
+
+def _seconds_left(read: int, size: Mapping[str, int], rate: float) -> float | None:
+    """Returns how long the rest takes, if what is left has as many records a byte as what is done."""
+    left = read * (size["total"] / size["done"] - 1) if size["done"] else None
+    return round(left / rate, 1) if left is not None and rate > 0 else None
 
 
 def _bytes_done(size: int, done: bool, sent: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from pipelines.config_reading import ConfigError, load_config
+from pipelines.config_reading import ConfigError, load_run
 from pipelines.manifest import ManifestUnusable
 from pipelines.report import ExitCode
 from pipelines.resuming import RunMismatch, absolute, check_run_id
@@ -76,7 +76,7 @@ def _table(runs: list[RunLine]) -> Iterator[str]:
 def _state_folder(config_path: str | None, state: str) -> StateFolder:
     if config_path is None:
         return StateFolder(absolute(state))
-    run = load_config(config_path).run
+    run = load_run(config_path).run
     return StateFolder(absolute(run.state), Storage(run.storage_options))
 
 

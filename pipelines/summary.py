@@ -78,6 +78,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     if report["failure"] and not report["stopped_by"]:
         yield f"  because of {report['failure']}"
     yield ""
+    yield from _jobs(report)
     yield from _books(report)
     yield from _reasons(report)
     yield from _table("Changed before sending", report["alterations"], _ALTERATIONS)
@@ -91,6 +92,21 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     if "emulator_store" in report:
         python, store = shown(sys.executable), shown(report["emulator_store"])
         yield f"To look at it  {python} -m mixpanel_emulator --db {store}"
+
+
+def _jobs(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yields how each job of a run of several has ended."""
+    jobs = report.get("jobs", ())
+    width = max((len(job["name"]) for job in jobs), default=0)
+    for job in jobs:
+        books = job["books"] or {}
+        ended = job["state"].replace("_", " ") + (
+            f", exit code {job['exit_code']}" if job["exit_code"] else ""
+        )
+        numbers = f"{books['imported']:>12,} of {books['read']:>12,} imported" if books else ""
+        yield f"  {job['name']:<{width}}  {numbers:<37}  {ended}"
+    if jobs:
+        yield ""
 
 
 def _books(report: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,22 @@ class Backfills:
         allow_new: bool = False,
     ) -> Outcome:
         """Runs a backfill and returns what it left and printed."""
+        path = self.config(uri, changes)
+        return self.run_config(path, resume=resume, replay=replay, dry_run=dry_run, allow_new=allow_new)
+
+    def run_config(
+        self,
+        path: Path,
+        *,
+        resume: str | None = None,
+        replay: str | None = None,
+        dry_run: bool = False,
+        allow_new: bool = False,
+    ) -> Outcome:
+        """Runs what a configuration says and returns what it left and printed."""
         self.capture.readouterr()
-        path = str(self.config(uri, changes))
-        code = run(path, resume=resume, replay=replay, dry_run=dry_run, allow_new=allow_new, as_json=True)
+        go = partial(run, str(path), resume=resume, replay=replay, as_json=True)
+        code = go(dry_run=dry_run, allow_new=allow_new)
         printed = self.capture.readouterr()
         return Outcome(code, json.loads(printed.out) if printed.out else {}, printed.out, printed.err)
 

@@ -108,8 +108,8 @@ ID = "must be 1 to 100 letters, digits, dots, underscores or hyphens, the first 
         ("source: s3://b/x\ndestination: {emulator: true}\n", f"source: {SECTION}"),
         (LOCAL + "1: 2\n", "1: a key is a name"),
         (
-            LOCAL + "jobs: []\n",
-            "jobs: unknown key; there are source, records, destination, limits, run, beam",
+            LOCAL + "tasks: []\n",
+            "tasks: unknown key; there are source, records, destination, limits, run, beam",
         ),
         # uri
         (source("dates: null"), "source.uri: is required"),

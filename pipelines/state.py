@@ -83,14 +83,23 @@ class StateFolder:
             StateUnusable: if it cannot be written.
         """
         with self.explained(name, "written"):
+            if not self.is_local:
+                return self._create_object(name, content)
             try:
-                if self.is_local:
-                    _create(self.path(name), content)
-                else:
-                    self._filesystem().pipe_file(self.path(name), content, mode="create")
+                _create(self.path(name), content)
             except FileExistsError:
                 return False
             return True
+
+    def _create_object(self, name: str, content: bytes) -> bool:
+        """Creates an object; stores, and their clients, tell in many ways that there is one already."""
+        try:
+            self._filesystem().pipe_file(self.path(name), content, mode="create")
+        except storage_errors():
+            if not self.exists(name):
+                raise
+            return False
+        return True
 
     def remove(self, name: str) -> None:
         """Removes a file, if there is one.

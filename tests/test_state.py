@@ -31,6 +31,8 @@ def test_files_are_written_listed_read_and_removed(folder: StateFolder) -> None:
     assert folder.read("a/1", 2) == b"her"
     assert folder.folders() == ["a"]
     assert (folder.exists("a/1"), folder.exists("a/3")) == (True, False)
+    assert (folder.create("a/3", b"1"), folder.create("a/3", b"2"), folder.read("a/3")) == (True, False, b"1")
+    folder.remove("a/3")
     folder.remove("a/2")
     folder.remove("a/2")
     assert folder.names("a") == {"a/1": 5}

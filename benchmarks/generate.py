@@ -15,6 +15,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,19 @@ def repeat_input(cache: Path, shape: Shape, times: int) -> Path:
     return folder
 
 
-def make_tiny_files(cache: Path, count: int, per_folder: int = 1_000) -> Path:
-    """Return a folder with `count` files of one event each, in folders of a thousand."""
-    folder = cache / f"v{VERSION}-{count}-tiny"
+def make_tiny_files(cache: Path, count: int, per_folder: int = 1_000, events: int = 1) -> Path:
+    """Return a folder with `count` files of an event or a few each, in folders of a thousand."""
+    folder = cache / f"v{VERSION}-{count}-tiny{events if events > 1 else ''}"
     if folder.exists():
         return folder
     unfinished = cache / f"{folder.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    for number, line in enumerate(make_lines(count, with_ids=True)):
+    lines = make_lines(count * events, with_ids=True)
+    for number in range(count):
         parent = unfinished / f"part={number // per_folder:05}"
         if number % per_folder == 0:
             parent.mkdir(parents=True)
-        (parent / f"{number:07}.json").write_bytes(line)
+        (parent / f"{number:07}.json").write_bytes(b"".join(islice(lines, events)))
     return unfinished.rename(folder)
 
 

@@ -31,6 +31,9 @@ LIMIT_SLACK = 0.03
 PEAK_MIB = 350
 HELP_S = 0.4
 PLAN_S = 60
+EVENTS_PER_SMALL_FILE = 10
+SMALL_FILES_RATIO = 1.5
+FULL_REQUESTS_PERCENT = 95
 GRAPH_GROWTH = 1.01  # a longer path in it is no growth
 
 
@@ -139,6 +142,26 @@ def measure_plan(cache: Path, objects: int) -> Iterator[Bar]:
     yield Bar("graph, against that of 10 objects", growth, "times", most=GRAPH_GROWTH, digits=3)
 
 
+def measure_small_files(cache: Path, files: int, rounds: int) -> Iterator[Bar]:
+    """Run over the same events in many small files and in 100 files, in turns, and yield how they compare."""
+    events = files * EVENTS_PER_SMALL_FILE
+    small = make_tiny_files(cache, files, events=EVENTS_PER_SMALL_FILE)
+    large = make_input(cache, Shape(events, files=100))
+    ratios, full = [], []
+    for number in range(rounds):
+        _tell(f"round {number + 1} of {rounds}: {files:,} files of {EVENTS_PER_SMALL_FILE} events")
+        few = run_backfill(f"{large}/*", events)
+        many = run_backfill(f"{small}/*/*", events)
+        ratios.append(many.usage.cpu_s / few.usage.cpu_s)
+        full.append(100 * many.sink.full / many.sink.requests)
+        print(
+            f"{files:,} files: {many.usage.cpu_s:.1f} CPU-s, {many.usage.peak_mib:.0f} MiB, "
+            f"{many.sink.requests:,} requests; 100 files: {few.usage.cpu_s:.1f} CPU-s"
+        )
+    yield Bar(f"{files:,} small files", _median(ratios), "× CPU", most=SMALL_FILES_RATIO, digits=2)
+    yield Bar("requests that are full", min(full), "%", least=FULL_REQUESTS_PERCENT, digits=1)
+
+
 def measure_help() -> Iterator[Bar]:
     """Yield how long `--help` takes."""
     times = [run_measured(["run_backfill.py", "--help"]).wall_s for _ in range(7)]
@@ -205,7 +228,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--cpu", action="store_true", help="CPU per event, speed and memory of every case")
     parser.add_argument("--events", type=int, default=1_000_000, help="for --cpu (default: 1,000,000)")
-    parser.add_argument("--rounds", type=int, default=3, help="for --cpu; medians are taken (default: 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of --cpu and --small-files; medians are taken (default: 3)"
+    )
     parser.add_argument(
         "--at-limit", type=float, nargs="?", const=67, metavar="SECONDS", help="default limits"
     )
@@ -215,19 +240,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--plan", type=int, nargs="?", const=100_000, metavar="OBJECTS", help="planning many objects"
     )
+    parser.add_argument(
+        "--small-files",
+        type=int,
+        nargs="?",
+        const=100_000,
+        metavar="FILES",
+        help="the same events in many small files and in 100",
+    )
     parser.add_argument("--help-time", action="store_true", help="how long --help takes")
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".bench", help="where input is kept (default: .bench)"
     )
     given = parser.parse_args()
-    if not (given.cpu or given.at_limit or given.rss or given.plan or given.help_time):
-        given.cpu, given.at_limit, given.rss, given.plan, given.help_time = (
-            True,
-            67,
-            10_000_000,
-            100_000,
-            True,
-        )
+    if not (given.cpu or given.at_limit or given.rss or given.plan or given.small_files or given.help_time):
+        given.cpu = given.help_time = True
+        given.at_limit, given.rss, given.plan, given.small_files = 67, 10_000_000, 100_000, 100_000
     return given
 
 
@@ -236,6 +264,8 @@ def _measure(given: argparse.Namespace) -> Iterator[Bar]:
         yield from measure_help()
     if given.plan:
         yield from measure_plan(given.folder, given.plan)
+    if given.small_files:
+        yield from measure_small_files(given.folder, given.small_files, given.rounds)
     if given.cpu:
         yield from measure_cpu(given.folder, given.events, given.rounds)
     if given.rss:

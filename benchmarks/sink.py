@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from isal import isal_zlib
 
 HEAD_BYTES = 1 << 16
+FULL = 2000  # events in a request, at most
 MINUTE_S = 60.0  # what Mixpanel limits is any 60 seconds
 
 
@@ -50,6 +51,7 @@ class SinkStats:
         events_per_second: over those seconds.
         peak_events_per_second: over the 60 seconds that had most.
         cpu_s: what the sink itself took.
+        full: requests that held as many events as Mixpanel takes at once.
     """
 
     requests: int
@@ -60,6 +62,7 @@ class SinkStats:
     events_per_second: float
     peak_events_per_second: float
     cpu_s: float
+    full: int = 0
 
 
 def summarize(seen: Seen) -> SinkStats:
@@ -78,6 +81,7 @@ def summarize(seen: Seen) -> SinkStats:
         events_per_second=rate,
         peak_events_per_second=_peak(times),
         cpu_s=usage.ru_utime + usage.ru_stime,
+        full=sum(events >= FULL for _, events in times),
     )
 
 

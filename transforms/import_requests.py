@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -134,7 +136,7 @@ def _by_line(
 
 def line_parts(block: Block) -> list[int]:
     """Returns for each line of a block the segment's part that it comes from."""
-    return [span.part for span in block.spans for _ in range(span.lines)]
+    return list(chain.from_iterable(repeat(span.part, span.lines) for span in block.spans))
 
 
 def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
@@ -153,13 +155,16 @@ def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt
 def _count_by_part(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
     """Adds the outcome of each record to its own part; the receipt says which records fared how."""
     parts, kept = line_parts(encoded.block), encoded.records.kept
+    of_records = parts if kept is None else [parts[line] for line in kept]
     refused = {rejection.index for rejection in receipt.rejections}
     for first, count, fate in receipt.ranges:
-        for index in range(first, first + count):
-            if index not in refused:
-                record = request.first + index
-                counts = tally.part(parts[record if kept is None else kept[record]])
-                setattr(counts, fate, getattr(counts, fate) + 1)
+        begin = request.first + first
+        fared = of_records[begin : begin + count]
+        if refused:
+            fared = [part for index, part in enumerate(fared, first) if index not in refused]
+        for part, records in Counter(fared).items():
+            counts = tally.part(part)
+            setattr(counts, fate, getattr(counts, fate) + records)
 
 
 def count_refusals(tally: Tally, block: Block, refusals: list[Rejection]) -> None:

@@ -25,10 +25,14 @@ class Counts:
     not_attempted: int = 0
 
     def add(self, other: Counts) -> None:
-        """Adds another's numbers."""
+        """Adds another's numbers; written out, as it is done several times for each file of a block."""
         self.read += other.read
-        for name in OUTCOMES:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.imported += other.imported
+        self.dead_lettered += other.dead_lettered
+        self.filtered += other.filtered
+        self.undelivered += other.undelivered
+        self.ambiguous += other.ambiguous
+        self.not_attempted += other.not_attempted
 
     @property
     def balanced(self) -> bool:

@@ -7,6 +7,7 @@ The fast path over whole blocks is `event_blocks`; this module is its judge.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -233,10 +234,22 @@ def _refuse_syntax(line: bytes, said: str) -> NoReturn:
     except ValueError as error:
         position = error.pos if isinstance(error, json.JSONDecodeError) else 0
         detail = error.msg if isinstance(error, json.JSONDecodeError) else said
-        reason, message = Reason.INVALID_JSON, f"not JSON from character {position} on: {detail}"
+        hint = _hint(line)
+        reason, message = Reason.INVALID_JSON, f"not JSON from character {position} on: {detail}{hint}"
     else:
         reason, message = _explain_leniency(line, said)
     raise RecordRefused(reason, None, message)
+
+
+def _hint(line: bytes) -> str:
+    """Returns what else to say of a line that is no JSON because of how its file was made."""
+    if line.startswith(codecs.BOM_UTF8):
+        return "; a byte order mark may only stand at the beginning of a file"
+    if b"}\r{" in line:
+        return "; lines must end in LF or CRLF, not in CR alone"
+    if not line.strip(b"\0"):
+        return "; the line is all NUL bytes, as a crash of the writer leaves them"
+    return ""
 
 
 def _explain_leniency(line: bytes, said: str) -> tuple[Reason, str]:

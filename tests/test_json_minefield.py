@@ -94,6 +94,20 @@ def test_what_may_be_either_is_what_the_table_says() -> None:
             assert_refused_between_neighbours(record, expected)
 
 
+@pytest.mark.parametrize(
+    ("record", "hint"),
+    [
+        (b"\xef\xbb\xbf" + BEFORE, "a byte order mark may only stand at the beginning of a file"),
+        (BEFORE + b"\r" + AFTER, "not in CR alone"),
+        (b"\0" * 99, "all NUL bytes"),
+    ],
+)
+def test_of_a_line_that_its_file_spoilt_the_refusal_says_how(record: bytes, hint: str) -> None:
+    (refusal,) = prepared(record).rejections
+
+    assert hint in refusal.message
+
+
 # --- sandwiches ---------------------------------------------------------------------------------------------
 
 BAD = [*REFUSED.values(), *(as_value(value) for value in REFUSED.values())]

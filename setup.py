@@ -8,6 +8,7 @@ PACKAGES = [
     "mixpanel_http",
     "source_formats",
     "record_maps",
+    "record_maps.dialects",
     "transforms",
     "pipelines",
     "mixpanel_emulator",

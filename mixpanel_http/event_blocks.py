@@ -44,6 +44,7 @@ class PreparedRecords:
         keys: for kinds that keep an order, for each record 8 bytes that are the same for what is to stay in
             order.
         routes: for the same kinds, for each record a byte: its place in `endpoints.ROUTES`.
+        outputs: for each record of `body` which of its line's records it is, where a map made them.
     """
 
     body: bytes
@@ -55,6 +56,7 @@ class PreparedRecords:
     alterations: Counter[str] = field(default_factory=Counter)
     keys: bytes = b""
     routes: bytes = b""
+    outputs: tuple[int, ...] | None = None
 
 
 def prepare_events(
@@ -118,10 +120,10 @@ class _Assembly:
             b"".join(self._out) if self._changed or not every else body,
             count,
             None if every else tuple(index for run in self._kept for index in run),
-            tuple(self._rejections),
-            self._blank,
-            tuple(self._ids),
-            self._alterations,
+            rejections=tuple(self._rejections),
+            blank=self._blank,
+            stamped_ids=tuple(self._ids),
+            alterations=self._alterations,
         )
 
     def add(self, piece: bytes) -> None:

@@ -33,6 +33,7 @@ class Reason(str, Enum):
     BAD_OPERATION = "bad_operation"
     MISSING_GROUP = "missing_group"
     TRUNCATED_TAIL = "truncated_tail"
+    MAP_FAILED = "map_failed"
 
 
 class RecordRefused(ValueError):
@@ -44,9 +45,9 @@ class RecordRefused(ValueError):
         self.field = field
         self.message = message
 
-    def rejection(self, index: int) -> Rejection:
+    def rejection(self, index: int, output: int | None = None) -> Rejection:
         """Returns the refusal as a value, for the record at `index` of its block."""
-        return Rejection(index, self.reason.value, self.field, self.message)
+        return Rejection(index, self.reason.value, self.field, self.message, output=output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Rejection:
         field: the property it is about, as Mixpanel names it, or None.
         message: what was expected and what came; never the record's own values beyond a field's type.
         http_status: the answer's status, or None for what was refused before sending.
+        output: which of the records that a map made of the line, from 0; None if there is no map, or it
+            failed on the line as a whole.
     """
 
     index: int
@@ -66,3 +69,4 @@ class Rejection:
     field: str | None
     message: str
     http_status: int | None = None
+    output: int | None = None

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ("mixpanel_http", "source_formats", "record_maps")
 WORKER_PACKAGES = (*RULES, "transforms", "pipelines")
-PACKAGES = (*WORKER_PACKAGES, "mixpanel_emulator", "mixpanel_spool")
+PACKAGES = (*WORKER_PACKAGES, "record_maps.dialects", "mixpanel_emulator", "mixpanel_spool")
 NOT_RELEASED = ("tests", "benchmarks", "sample")
 OURS = frozenset({*PACKAGES, *NOT_RELEASED, "run_backfill", "setup"})
 

@@ -1,0 +1,1 @@
+"""Named maps for what known products export, one module each."""

@@ -1,0 +1,172 @@
+"""Hashes or removes personal data among an event's properties: by their names, and by patterns in texts."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from record_maps.names import NameList
+from record_maps.paths import Fields
+from record_maps.spec import PersonalData
+
+NEVER: Final = frozenset({"time", "$insert_id"})  # neither tells a person; without them there is no event
+REMOVED: Final = "[removed]"
+_TEXTS: Final = {
+    "email": r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])",
+    "ip": r"(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4})(?![\w:]|\.\d)",
+    "phone": r"(?<![\w+])\+[1-9](?:[ ().-]{0,2}\d){6,14}(?!\d)",
+    "card": r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)",
+}
+# What bytes without these have no match in them. An escape can stand for any character.
+_MAYBE: Final = {
+    "email": "@",
+    "ip": r"\d\.\d|[0-9A-Fa-f]?:[0-9A-Fa-f]{0,4}:",
+    "phone": r"\+[1-9]",
+    "card": r"\d(?:[ -]?\d){12}",
+}
+_encode: Final = msgspec.json.Encoder().encode
+_fields: Final = msgspec.json.Decoder(Fields).decode
+_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_text: Final = msgspec.json.Decoder(str).decode
+
+
+class PersonalDataRule:
+    """What becomes of the personal data in an event's properties."""
+
+    def __init__(self, spec: PersonalData) -> None:
+        """Takes what is declared, and resolves the salt.
+
+        Raises:
+            SecretUnavailable: if the salt cannot be had.
+        """
+        self._salt = spec.salt.resolve().encode() if spec.salt else b""
+        self._hashed = NameList(spec.hash.keys, any_case=True)
+        self._removed = NameList(spec.remove.keys, any_case=True)
+        self._by_name: dict[str, Callable[[msgspec.Raw], msgspec.Raw | None] | None] = {}
+        self._patterns = [
+            *((_compiled(name), self._digest) for name in spec.hash.patterns),
+            *((_compiled(name), _removed) for name in spec.remove.patterns),
+        ]
+        traces = "|".join(_MAYBE[name] for name in (*spec.hash.patterns, *spec.remove.patterns))
+        self._may_match = re.compile(rf"{traces}|\\".encode()).search if traces else None
+
+    def applied(self, properties: Fields) -> Fields:
+        """Returns the properties without the personal data."""
+        if self._hashed or self._removed:
+            properties = self._by_names(properties)
+        if self._may_match and self._may_match(_encode(properties)):
+            properties = self._by_patterns(properties)
+        return properties
+
+    def _by_names(self, properties: Fields) -> Fields:
+        found: Fields = {}
+        for name, value in properties.items():
+            if name in self._hashed and name not in NEVER:
+                found[name] = value if bytes(value) == b"null" else self._hash_of(value)
+            elif name not in self._removed or name in NEVER:
+                found[name] = value
+        return found
+
+    def _by_patterns(self, properties: Fields) -> Fields:
+        assert self._may_match is not None
+        found: Fields = {}
+        for name, value in properties.items():
+            new: msgspec.Raw | None = value
+            if name not in NEVER and self._may_match(bytes(value)):
+                new = self._without_matches(value)
+            if new is not None:
+                found[name] = new
+        return found
+
+    def _without_matches(self, raw: msgspec.Raw) -> msgspec.Raw | None:
+        """Returns a value without matches in its texts, or None where nothing else was in it."""
+        try:
+            value = _exact(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return raw  # no JSON: it is refused for that, and not sent
+        new = self._cleaned(value)
+        if new == value:
+            return raw
+        return None if new == REMOVED else msgspec.Raw(_encode(new))
+
+    def _cleaned(self, value: Any) -> Any:
+        if isinstance(value, str):
+            for pattern, replaced in self._patterns:
+                value = pattern(replaced, value)
+            return value
+        if isinstance(value, list):
+            return [self._cleaned(inner) for inner in value]
+        if isinstance(value, dict):
+            return {self._cleaned(key): self._cleaned(inner) for key, inner in value.items()}
+        return value
+
+    def _hash_of(self, raw: msgspec.Raw) -> msgspec.Raw:
+        """Returns the hash of a text, or of another value's JSON."""
+        try:
+            text = _text(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            text = bytes(raw).decode("utf-8", "surrogateescape")
+        return msgspec.Raw(_encode(self._digest(text)))
+
+    def _digest(self, text: str) -> str:
+        """Returns the HMAC-SHA256 of a text, in hex: without the salt nobody can try values out."""
+        return hmac.digest(self._salt, text.encode("utf-8", "surrogateescape"), "sha256").hex()
+
+
+Replace = Callable[[Callable[[str], str], str], str]
+
+
+def _compiled(name: str) -> Replace:
+    """Returns the function that replaces what a pattern finds and a closer look confirms."""
+    search = re.compile(_TEXTS[name])
+    is_one = _CLOSER.get(name, _always)
+
+    def replace(replaced: Callable[[str], str], text: str) -> str:
+        return search.sub(lambda match: replaced(match[0]) if is_one(match[0]) else match[0], text)
+
+    return replace
+
+
+def _exact(raw: msgspec.Raw) -> Any:
+    """Returns a value in which numbers keep their tokens when it is encoded again."""
+    first = bytes(raw).lstrip()[:1]
+    if first == b"{":
+        return {key: _exact(value) for key, value in _fields(raw).items()}
+    if first == b"[":
+        return [_exact(value) for value in _elements(raw)]
+    return _text(raw) if first == b'"' else raw
+
+
+def _removed(_: str) -> str:
+    return REMOVED
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_card(text: str) -> bool:
+    """Returns whether digits end in the check digit that card numbers have.
+
+    >>> _is_card("4111 1111 1111 1111"), _is_card("4111 1111 1111 1112")
+    (True, False)
+    """
+    digits = [int(c) for c in text if c.isdigit()][::-1]
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
+    return (sum(digits[::2]) + sum(doubled)) % 10 == 0
+
+
+_CLOSER: Final[dict[str, Callable[[str], bool]]] = {"ip": _is_address, "card": _is_card}

@@ -1,0 +1,173 @@
+"""Reads an event's time, as it is written in the source, into what Mixpanel takes. Nothing is guessed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import zoneinfo
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, NoReturn
+
+import msgspec
+
+from mixpanel_http.verdicts import Reason, RecordRefused
+from record_maps.spec import TimeSpec
+
+FIELD: Final = "properties.time"
+Moment = tuple[msgspec.Raw, float]
+"""A time as it is sent, in seconds or milliseconds, and the same in seconds."""
+
+_UTC_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_EPOCH: Final = _UTC_EPOCH.replace(tzinfo=None)
+_MS: Final = dt.timedelta(milliseconds=1)
+_iso: Final = msgspec.json.Decoder(dt.datetime).decode
+_scalar: Final[Callable[[msgspec.Raw], str | int | float]] = msgspec.json.Decoder(str | int | float).decode
+# What exports write beside RFC 3339: no time of day, no seconds, a comma, any fraction, UTC in letters.
+_ISO: Final = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)"
+    r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?"
+    r" ?(?:([Zz]|UTC|GMT)|([+-])(\d\d):?(\d\d)?)?"
+).fullmatch
+_NUMBER: Final = re.compile(r"-?\d{1,20}(\.\d+)?").fullmatch
+# Units of `auto`, by size: up to the year 5138 in each, from 1973 on.
+_AUTO_MS: Final = 1e11
+_AUTO_US: Final = 1e14
+_AUTO_NS: Final = 1e17
+_AUTO_END: Final = 1e20
+_PER_SECOND: Final = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000}
+
+
+def compile_time(spec: TimeSpec) -> Callable[[msgspec.Raw], Moment]:
+    """Returns the function from a time as it came to what is sent; it raises RecordRefused for what is none.
+
+    A whole number of seconds or milliseconds stays as it came. Everything else becomes whole milliseconds.
+    """
+    zone = None if spec.zone == "UTC" else zoneinfo.ZoneInfo(spec.zone)
+    add_ms = round(spec.offset_s * 1000)
+
+    def from_text(text: str) -> Moment:
+        if "%" in spec.format:
+            return sent(_of_pattern(text, spec.format, zone))
+        return sent(_of_iso(text, zone))
+
+    def from_number(value: float, raw: msgspec.Raw | None) -> Moment:
+        per_second = _PER_SECOND.get(spec.format) or _unit(value)
+        if raw is not None and per_second <= 1000 and not add_ms and not spec.wall_clock:
+            return raw, value / per_second
+        ms = value * 1000 // per_second
+        if spec.wall_clock and zone is not None:
+            ms = _ms_of(_clock(int(ms)), zone)
+        return sent(int(ms))
+
+    def sent(ms: int) -> Moment:
+        total = ms + add_ms
+        return msgspec.Raw(b"%d" % total), total / 1000
+
+    def read(raw: msgspec.Raw) -> Moment:
+        if spec.format in ("auto", "iso8601"):
+            try:
+                moment = _iso(raw)
+            except msgspec.DecodeError:
+                pass
+            else:
+                return sent(_ms_of(moment, zone))
+        value = _value(raw)
+        if isinstance(value, str):
+            if "%" in spec.format or spec.format == "iso8601" or not _NUMBER(value):
+                return from_text(value)
+            return from_number(float(value) if "." in value else int(value), None)
+        if spec.format == "iso8601" or "%" in spec.format:
+            _refuse("a number, where text is expected")
+        return from_number(value, raw)
+
+    return read
+
+
+@lru_cache(maxsize=1024)
+def day_start(day: dt.date) -> float:
+    """Returns when a day begins in UTC, in seconds since the epoch.
+
+    >>> day_start(dt.date(1970, 1, 2))
+    86400.0
+    """
+    return (day - _UTC_EPOCH.date()).total_seconds()
+
+
+def _value(raw: msgspec.Raw) -> str | int | float:
+    try:
+        return _scalar(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _refuse("neither text nor a number")
+
+
+def _unit(value: float) -> int:
+    size = abs(value)
+    if size < _AUTO_MS:
+        return 1
+    if size < _AUTO_US:
+        return 1000
+    if size < _AUTO_NS:
+        return 1_000_000
+    if size >= _AUTO_END:
+        _refuse("a number too large for a time")
+    return 1_000_000_000
+
+
+def _of_iso(text: str, zone: zoneinfo.ZoneInfo | None) -> int:
+    match = _ISO(text.strip())
+    if match is None:
+        _refuse("no time in ISO 8601")
+    year, month, day, hour, minute, second, fraction, utc, sign, hours, minutes = match.groups()
+    try:
+        date = dt.date(int(year), int(month), int(day))
+        micros = int((fraction or "0").ljust(6, "0")[:6])
+        clock = dt.datetime.combine(date, dt.time(int(hour or 0), int(minute or 0), int(second or 0), micros))
+    except ValueError:
+        _refuse("a time that does not exist")
+    if sign:
+        shift = dt.timedelta(hours=int(hours), minutes=int(minutes or 0))
+        return (clock - _EPOCH - (shift if sign == "+" else -shift)) // _MS
+    return _ms_of(clock, None if utc else zone)
+
+
+def _of_pattern(text: str, pattern: str, zone: zoneinfo.ZoneInfo | None) -> int:
+    try:
+        return _ms_of(dt.datetime.strptime(text, pattern), zone)  # noqa: DTZ007 - the zone comes next
+    except ValueError:
+        _refuse(f"no time in the format {pattern}")
+
+
+def _clock(ms: int) -> dt.datetime:
+    try:
+        return _EPOCH + ms * _MS
+    except OverflowError:
+        _refuse("a number too large for a time")
+
+
+def _ms_of(moment: dt.datetime, zone: zoneinfo.ZoneInfo | None) -> int:
+    """Returns a moment in milliseconds since the epoch.
+
+    Of a local time that the clocks showed twice, when they went back, the first is taken. One that they
+    leapt over never was, and is refused.
+    """
+    if moment.tzinfo is not None:
+        return (moment - _UTC_EPOCH) // _MS
+    if zone is None:
+        return (moment - _EPOCH) // _MS
+    shift = zone.utcoffset(moment)
+    assert shift is not None
+    since = moment - _EPOCH - shift
+    there = zone.utcoffset(moment.replace(fold=1))
+    if shift != there and _shown(zone, since) != moment:
+        _refuse(f"a time that the clocks of {zone.key} leapt over")
+    return since // _MS
+
+
+def _shown(zone: zoneinfo.ZoneInfo, since: dt.timedelta) -> dt.datetime:
+    """Returns what the clocks of a zone showed at a moment."""
+    return (_UTC_EPOCH + since).astimezone(zone).replace(tzinfo=None)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise RecordRefused(Reason.BAD_TIME, FIELD, f"'{FIELD}' is invalid: it is {what}")

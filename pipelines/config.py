@@ -19,29 +19,17 @@ from pipelines.config_beam import BeamConfig
 from pipelines.config_fields import (
     CREDENTIALS_IN_URL,
     Amount,
-    Day,
+    DatesConfig,
     Name,
     Reference,
     Section,
     check_source_uri,
     without_plain_secrets,
 )
+from pipelines.config_maps import MapConfig
 from source_formats.opening import FormatChoice
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
-
-
-class DatesConfig(Section):
-    """A range of partitions, both ends included."""
-
-    from_: Day = Field(alias="from", description="first date, YYYY-MM-DD")
-    to: Day = Field(description="last date, YYYY-MM-DD")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> DatesConfig:
-        if self.to < self.from_:
-            raise ValueError(f"'to' ({self.to}) is before 'from' ({self.from_})")
-        return self
 
 
 class SourceConfig(Section):
@@ -121,6 +109,9 @@ class RecordsConfig(Section):
 
     kind: Literal["events", "profiles", "groups"] = Field(
         "events", description="what is imported: events, or updates of user or group profiles"
+    )
+    map: MapConfig | None = Field(
+        None, description="how records of another shape become Mixpanel's; see below"
     )
     insert_id: InsertIdConfig = Field(default_factory=InsertIdConfig, description="see below")
     default_ip: Literal[0] | None = Field(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mixpanel_http.secret_refs import is_reference
 
@@ -71,6 +71,19 @@ class Section(BaseModel):
         hide_input_in_errors=True,
         allow_inf_nan=False,
     )
+
+
+class DatesConfig(Section):
+    """A range of partitions, both ends included."""
+
+    from_: Day = Field(alias="from", description="first date, YYYY-MM-DD")
+    to: Day = Field(description="last date, YYYY-MM-DD")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> DatesConfig:
+        if self.to < self.from_:
+            raise ValueError(f"'to' ({self.to}) is before 'from' ({self.from_})")
+        return self
 
 
 def check_source_uri(uri: str) -> None:

@@ -54,7 +54,8 @@ def load_run(path: str, overrides: Sequence[str] = ()) -> Config | JobsConfig:
     errors = [problem for override in overrides if (problem := _apply(values, override))]
     model = JobsConfig if "jobs" in values else Config
     try:
-        config: Config | JobsConfig = model.model_validate(values)
+        folder = str(Path(path).absolute().parent)
+        config: Config | JobsConfig = model.model_validate(values, context={"folder": folder})
     except ValidationError as error:
         raise ConfigError([*errors, *_lines(error, model)]) from None
     if errors:

@@ -14,14 +14,17 @@ from apache_beam.transforms.util import ReshufflePerKey
 from mixpanel_http.client import Destination
 from mixpanel_http.kinds import KINDS
 from pipelines.config import Config
+from pipelines.config_maps import MapConfig
 from pipelines.ledger import Ledger
 from pipelines.manifest import read_manifest
 from pipelines.state import StateFolder
+from record_maps.functions import folder_of
 from transforms.commit_outcomes import CommitOutcomes
 from transforms.elements import BlockOutcome, PreparedBlock, Segment
 from transforms.encode_requests import EncodeRequests
 from transforms.import_in_order import ImportInOrder
 from transforms.import_requests import ImportLimits, ImportRequests
+from transforms.map_records import MapRecords
 from transforms.prepare_records import PrepareRecords
 from transforms.read_blocks import ReadBlocks
 from transforms.segment_reader import BlockLimits
@@ -70,6 +73,10 @@ def _read_blocks(config: Config, limits: BlockLimits, ledger: Ledger) -> ReadBlo
     return ReadBlocks(storage, limits, ledger, letters, config.source.verify, config.source.format_choice())
 
 
+def _map_records(declared: MapConfig) -> MapRecords:
+    return MapRecords(declared.to_spec(), folder_of(declared.function) if declared.function else None)
+
+
 @dataclass
 class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
     """The whole job: reads, prepares, encodes, imports and commits every segment that is left.
@@ -93,11 +100,15 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
 
     def expand(self, begin: PBegin) -> PCollection[Counts]:
         config = self.config
-        prepared = (
+        blocks = (
             begin
             | "ListSegments" >> ListSegments(self.ledger.folder, self.lanes)
             | "ReadBlocks" >> _read_blocks(config, _request(config), self.ledger)
-            | "PrepareRecords" >> PrepareRecords(config.rules(), prepare=KINDS[config.records.kind].prepare)
+        )
+        if config.records.map is not None:
+            blocks = blocks | "MapRecords" >> _map_records(config.records.map)
+        prepared = blocks | "PrepareRecords" >> PrepareRecords(
+            config.rules(), prepare=KINDS[config.records.kind].prepare
         )
         return self._sent(prepared) | "CommitOutcomes" >> CommitOutcomes(self.ledger)
 

@@ -82,7 +82,7 @@ class Books:
 
     @property
     def balanced(self) -> bool:
-        """True if every record read has exactly one outcome, per file and in total."""
+        """True if every record has exactly one outcome, per file and in total."""
         return not self.unbalanced
 
 
@@ -104,8 +104,7 @@ def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]
             _add_segment(books, segment, record)
     books.files_done = len(files - unfinished)
     books.files_read = len(files - unread)
-    books.total.read = sum(counts.read for counts in books.by_file.values())
-    for name in OUTCOMES:
+    for name in ("read", "expanded", *OUTCOMES):
         setattr(books.total, name, sum(getattr(counts, name) for counts in books.by_file.values()))
     books.unbalanced += [uri for uri, counts in books.by_file.items() if not counts.balanced]
     if books.dead_records != books.total.dead_lettered:
@@ -223,6 +222,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
         "resumed": facts.resumed,
         "books": {
             "read": total.read,
+            "expanded": total.expanded,
             **{name: getattr(total, name) for name in OUTCOMES},
             "balanced": books.balanced,
             "unbalanced": books.unbalanced[:100],
@@ -231,6 +231,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
             "by_reason": dict(Counter(tally.by_reason).most_common()),
             "files": books.dead_files,
         },
+        "filtered": {"by_reason": dict(tally.by_filter.most_common())},
         "undelivered": {"files": books.undelivered_files},
         "files": {
             "total": manifest.files,

@@ -36,6 +36,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         "records.insert_id recipe": RECIPE,
         "records.default_ip": config.records.default_ip,
         **_of_profiles(config),
+        "records.map": config.records.map.settings() if config.records.map else None,
         "destination.identity": config.destination.identity,
         "destination": _destination(config),
         "limits.records_per_request": config.limits.records_per_request,

@@ -81,6 +81,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _jobs(report)
     yield from _books(report)
     yield from _reasons(report)
+    yield from _table("Filtered", report["filtered"]["by_reason"], {})
     yield from _table("Changed before sending", report["alterations"], _ALTERATIONS)
     yield from _rows(report)
     yield from _files(report)
@@ -112,6 +113,8 @@ def _jobs(report: Mapping[str, Any]) -> Iterator[str]:
 def _books(report: Mapping[str, Any]) -> Iterator[str]:
     books = report["books"]
     yield f"Records read   {books['read']:>12,}"
+    if books["expanded"]:
+        yield f"  more by the map{books['expanded']:>9,}"
     for key, name in _OUTCOMES:
         if books[key] or key in ("imported", "dead_lettered"):
             name = "valid, not sent" if key == "not_attempted" and report["state"] == "dry_run" else name

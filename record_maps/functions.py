@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
@@ -35,7 +36,7 @@ def load_function(name: str, folder: str | None = None) -> Function:
     Raises:
         FunctionMissing: if it is not there, or its module fails.
     """
-    if folder is not None and folder not in sys.path:
+    if folder is not None and folder not in sys.path and os.path.isdir(folder):
         sys.path.append(folder)
     module_name, _, function_name = name.partition(":")
     try:
@@ -49,6 +50,15 @@ def load_function(name: str, folder: str | None = None) -> Function:
     if not callable(function):
         raise FunctionMissing(f"{module_name} has no function {function_name}")
     return function  # type: ignore[no-any-return]
+
+
+def folder_of(name: str) -> str | None:
+    """Returns the folder in which a function's module, or the package that it is in, was found."""
+    top = sys.modules.get(name.partition(":")[0].partition(".")[0])
+    path: str | None = getattr(top, "__file__", None)
+    if path is None:
+        return None
+    return os.path.dirname(os.path.dirname(path) if hasattr(top, "__path__") else path)
 
 
 def fingerprint(name: str) -> str:

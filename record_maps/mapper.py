@@ -55,11 +55,11 @@ class MappedLines:
 class Mapper:
     """Applies one map. Used by one thread."""
 
-    def __init__(self, spec: MapSpec) -> None:
+    def __init__(self, spec: MapSpec, folder: str | None = None) -> None:
         """Compiles a map; see `compile_map`."""
         self._read = spec.read or _read
         self._maker = EventMaker(spec)
-        self._split = _splitting(spec)
+        self._split = _splitting(spec, folder)
 
     def map_lines(
         self, lines: Sequence[bytes], wanted: Sequence[int | None] = (), skip: Iterable[int] = ()
@@ -107,14 +107,18 @@ class Mapper:
                 _settle(mapped, index, number, made)
 
 
-def compile_map(spec: MapSpec) -> Mapper:
+def compile_map(spec: MapSpec, folder: str | None = None) -> Mapper:
     """Returns a map that is ready to be applied.
+
+    Args:
+        spec: what the map says.
+        folder: where its function's module is looked for, beside what is installed.
 
     Raises:
         FunctionMissing: if the map's function is not there.
         SecretUnavailable: if its salt is not.
     """
-    return Mapper(spec)
+    return Mapper(spec, folder)
 
 
 def _settle(mapped: MappedLines, index: int, number: int, made: bytes | Filtered) -> None:
@@ -141,12 +145,12 @@ def _read(line: bytes) -> Fields:
 Split = Callable[[Fields], Iterable["Fields | Filtered"]]
 
 
-def _splitting(spec: MapSpec) -> Split | None:
+def _splitting(spec: MapSpec, folder: str | None) -> Split | None:
     """Returns what makes any number of records of one before they are mapped, or None if nothing does."""
     reshape = spec.reshape
     if spec.function is None:
         return reshape
-    name, function = spec.function, load_function(spec.function)
+    name, function = spec.function, load_function(spec.function, folder)
 
     def split(fields: Fields) -> Iterator[Fields | Filtered]:
         for made in call(function, name, fields):

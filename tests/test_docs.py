@@ -38,6 +38,12 @@ KINDS = {
     "_amount": "count or percentage",
     "_day": "date",
     "_number_as_text": "text",
+    "_map_source": "path, constant or list of these",
+    "_properties": "`all` or names with sources",
+    "_constant": "value",
+    "_dialect": "name",
+    "_zone": "time zone",
+    "check_time_format": "format",
 }
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", dt.date: "date"}
 

@@ -18,13 +18,16 @@ NUMBER = st.integers(0, 10**12)
 COUNTS = st.builds(Counts, **{field.name: NUMBER for field in fields(Counts)})
 COUNTER = st.dictionaries(st.sampled_from(["a", "b", "200", "too_deep"]), st.integers(1, 99)).map(Counter)
 SUMS = {
-    f.name: NUMBER for f in fields(Tally) if f.name not in ("parts", "by_reason", "alterations", "requests")
+    f.name: NUMBER
+    for f in fields(Tally)
+    if f.name not in ("parts", "by_reason", "by_filter", "alterations", "requests")
 }
 TALLY = st.builds(
     Tally,
     **{**SUMS, "waited_s": NUMBER.map(lambda n: n / 8)},
     parts=st.dictionaries(st.integers(0, 3), COUNTS, max_size=3),
     by_reason=COUNTER,
+    by_filter=COUNTER,
     alterations=COUNTER,
     requests=COUNTER,
 )
@@ -59,9 +62,9 @@ def test_every_number_is_added(one: Tally, other: Tally) -> None:
 
     for name in SUMS:
         assert getattr(total, name) == getattr(one, name) + getattr(other, name)
-    for name in ("by_reason", "alterations", "requests"):
+    for name in ("by_reason", "by_filter", "alterations", "requests"):
         assert getattr(total, name) == getattr(one, name) + getattr(other, name)
-    for name in ("read", *OUTCOMES):
+    for name in ("read", "expanded", *OUTCOMES):
         parts = [*one.parts.values(), *other.parts.values()]
         assert getattr(total.total, name) == sum(getattr(part, name) for part in parts)
 
@@ -106,3 +109,8 @@ def test_what_a_receipt_sums_up_is_counted_under_the_same_names() -> None:
 
     assert sorted(SUMS_OF_RECEIPTS) == sorted(numbers)
     assert set(SUMS_OF_RECEIPTS) <= set(SUMS)
+
+
+def test_what_a_map_made_beyond_one_of_each_needs_an_outcome_too() -> None:
+    assert not Counts(read=3, expanded=2, imported=3).balanced
+    assert Counts(read=3, expanded=2, imported=4, filtered=1).balanced

@@ -11,7 +11,7 @@ from mixpanel_http.endpoints import ROUTES
 from mixpanel_http.verdicts import Rejection
 from transforms.dead_letters import dead_letters
 from transforms.elements import Block, BlockOutcome
-from transforms.import_requests import count_read, count_refusals, line_parts
+from transforms.import_requests import count_mapped, count_read, count_refusals, line_parts
 from transforms.in_order import FATES, Indices, OpenBlock
 from transforms.tally import Tally
 
@@ -23,16 +23,22 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
     tally.lines = block.lines
     tally.alterations.update(records.alterations)
     lines = np.arange(records.count) if records.kept is None else np.asarray(records.kept, np.int64)
-    refused = [replace(r, index=int(lines[r.index])) for r in sorted(settled.refused, key=lambda r: r.index)]
+    refused = [
+        replace(r, index=int(lines[r.index]), output=_output(settled, r.index))
+        for r in sorted(settled.refused, key=lambda r: r.index)
+    ]
+    unmapped = block.mapped.rejections if block.mapped else ()
     _count_fates(tally, settled, lines)
-    count_refusals(tally, block, [*records.rejections, *refused])
+    count_refusals(tally, block, [*unmapped, *records.rejections, *refused])
     count_read(tally, block, records.blank)
+    count_mapped(tally, block)
     return BlockOutcome(
         block.segment,
         block.attempt,
         block.ordinal,
         tally,
         [
+            *dead_letters(block, unmapped, "map"),
             *dead_letters(block, records.rejections, "prepare"),
             *dead_letters(block, refused, "import"),
         ],
@@ -49,7 +55,14 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
 def _left(settled: OpenBlock, fate: str, lines: Indices) -> list[Rejection]:
     """Returns what a letter says of each record with a fate: nothing against it, only what went wrong."""
     found = np.flatnonzero(settled.fates == FATES.index(fate)).tolist()
-    return [Rejection(int(lines[i]), fate, None, settled.said.get(i, "")) for i in found]
+    said = settled.said
+    return [Rejection(int(lines[i]), fate, None, said.get(i, ""), output=_output(settled, i)) for i in found]
+
+
+def _output(settled: OpenBlock, index: int) -> int | None:
+    """Returns which of the records that a map made of a line a record is."""
+    outputs = settled.prepared.records.outputs
+    return None if outputs is None else outputs[index]
 
 
 def _count_fates(tally: Tally, settled: OpenBlock, lines: Indices) -> None:

@@ -65,7 +65,7 @@ def dead_letters(
     Args:
         block: the block.
         rejections: what was refused; their index counts the block's lines.
-        stage: the step that refused: `prepare` or `import`.
+        stage: the step that refused: `map`, `prepare` or `import`.
         sent_ids: the `$insert_id`s that were sent, in the order of the rejections.
     """
     if not rejections:
@@ -85,6 +85,8 @@ def dead_letters(
             "source": places.source(rejection.index),
             "insert_id": sent_ids[i] if i < len(sent_ids) else None,
         }
+        if rejection.output is not None:
+            letter["output"] = rejection.output
         if block.oversize:
             letter |= {"truncated": True, "length": block.oversize.length, "sha256": block.oversize.sha256}
         if rejection.index in in_base64:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mixpanel_http.delivery import Stop
 from mixpanel_http.event_blocks import PreparedRecords
+from record_maps.mapper import MappedLines
 from source_formats.lines import RefusedLine
 from transforms.tally import Tally
 
@@ -132,6 +133,9 @@ class Block:
         end: True for the segment's last block; it may be empty.
         provisional: True if a file could not be read, in or before this block, that may be readable next
             time: then another block has this ordinal.
+        wanted: for each line which record is wanted of those that a map makes of it, or None for all; empty
+            where all are wanted of every line.
+        mapped: what a map made of the lines, or None if there is no map.
     """
 
     segment: str
@@ -145,6 +149,8 @@ class Block:
     oversize: OversizeLine | None = None
     end: bool = False
     provisional: bool = False
+    wanted: tuple[int | None, ...] = ()
+    mapped: MappedLines | None = None
 
     @property
     def lines(self) -> int:

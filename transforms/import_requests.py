@@ -81,9 +81,12 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
     block, records = encoded.block, encoded.records
     tally.lines = block.lines
     tally.alterations.update(records.alterations)
-    count_refusals(tally, block, [*records.rejections, *(rejection for rejection, _ in refused)])
+    unmapped = block.mapped.rejections if block.mapped else ()
+    count_refusals(tally, block, [*unmapped, *records.rejections, *(rejection for rejection, _ in refused)])
     count_read(tally, block, records.blank)
+    count_mapped(tally, block)
     letters = [
+        *dead_letters(block, unmapped, "map"),
         *dead_letters(block, records.rejections, "prepare"),
         *_letters(block, refused),
     ]
@@ -125,12 +128,14 @@ def _by_line(
     if not rejections:
         return []
     sent = request.body.split(b"\n")
-    kept = encoded.records.kept
+    kept, outputs = encoded.records.kept, encoded.records.outputs
     found = []
     for rejection in rejections:
         record = request.first + rejection.index
         line = record if kept is None else kept[record]
-        found.append((replace(rejection, index=line), sent_insert_id(sent[rejection.index])))
+        output = None if outputs is None else outputs[record]
+        by_line = replace(rejection, index=line, output=output)
+        found.append((by_line, sent_insert_id(sent[rejection.index])))
     return found
 
 
@@ -175,6 +180,19 @@ def count_refusals(tally: Tally, block: Block, refusals: list[Rejection]) -> Non
     for rejection in refusals:
         tally.part(parts[rejection.index]).dead_lettered += 1
         tally.by_reason[rejection.reason] += 1
+
+
+def count_mapped(tally: Tally, block: Block) -> None:
+    """Counts what a map left out of a block, and the records that it made beyond one of each line."""
+    mapped = block.mapped
+    if mapped is None or not (mapped.filtered or mapped.expanded):
+        return
+    parts = line_parts(block)
+    for line, reason in mapped.filtered:
+        tally.part(parts[line]).filtered += 1
+        tally.by_filter[reason] += 1
+    for line in mapped.expanded:
+        tally.part(parts[line]).expanded += 1
 
 
 def count_read(tally: Tally, block: Block, blank: int) -> None:

@@ -29,6 +29,7 @@ class _Letter(msgspec.Struct, gc=False):
     source: _Source
     reason: str = ""
     insert_id: str | None = None
+    output: int | None = None
     record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     raw_b64: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -43,6 +44,7 @@ class _Opened:
     line: int | None
     offset: int | None
     torn: bool = False
+    output: int | None = None
 
 
 def open_letters(block: Block) -> Block:
@@ -66,7 +68,8 @@ def open_letters(block: Block) -> Block:
     )
     torn = {i for i, (_, letter) in enumerate(opened) if letter.torn} | set(block.torn)
     raw = b"".join(letter.record + b"\n" for _, letter in opened)
-    return replace(block, raw=raw, spans=spans, torn=tuple(sorted(torn)))
+    wanted = tuple(letter.output for _, letter in opened)
+    return replace(block, raw=raw, spans=spans, torn=tuple(sorted(torn)), wanted=wanted)
 
 
 def _open(line: bytes) -> _Opened | None:
@@ -76,7 +79,9 @@ def _open(line: bytes) -> _Opened | None:
         if isinstance(letter.raw_b64, str):
             record = base64.b64decode(letter.raw_b64, validate=True)
         elif isinstance(letter.record, msgspec.Raw):
-            record = _with_id(bytes(letter.record), letter.insert_id)
+            # The id of a mapped record is made again with it: the letter holds what it was made from.
+            insert_id = letter.insert_id if letter.output is None else None
+            record = _with_id(bytes(letter.record), insert_id)
         else:
             return None
     except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, RecursionError):
@@ -84,9 +89,8 @@ def _open(line: bytes) -> _Opened | None:
     if b"\n" in record:
         return None
     source = letter.source
-    return _Opened(
-        record, source.uri, source.line, source.offset, letter.reason == Reason.TRUNCATED_TAIL.value
-    )
+    torn = letter.reason == Reason.TRUNCATED_TAIL.value
+    return _Opened(record, source.uri, source.line, source.offset, torn, letter.output)
 
 
 def _with_id(record: bytes, insert_id: str | None) -> bytes:

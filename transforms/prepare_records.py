@@ -17,6 +17,7 @@ from mixpanel_http.kinds import PrepareBlock, Rules
 from mixpanel_http.long_strings import TRUNCATED, count_truncated
 from mixpanel_http.profile_rules import ProfileRules
 from mixpanel_http.verdicts import Reason, Rejection
+from record_maps.mapper import MappedLines
 from transforms.dead_letters import LinePlaces, block_lines
 from transforms.elements import Block, PreparedBlock
 
@@ -29,8 +30,10 @@ def prepare_block(
         return PreparedBlock(block, _refuse_oversize(block.oversize.length))
     if not block.raw:
         return PreparedBlock(block, PreparedRecords(b"", 0))
-    keeps_rows = isinstance(rules, EventRules) and rules.insert_id.keeps_rows
-    places = LinePlaces(block, block_lines(block)) if keeps_rows else None
+    if block.mapped is not None:
+        mapped = _prepare_mapped(block, block.mapped, rules, now_s, prepare)
+        return PreparedBlock(block, _with_truncated(mapped))
+    places = LinePlaces(block, block_lines(block)) if _keeps_rows(rules) else None
     place = places.id_place if places else None
     refused = _refused_lines(block)
 
@@ -61,6 +64,37 @@ def _with_truncated(records: PreparedRecords) -> PreparedRecords:
 def _refuse_oversize(length: int) -> PreparedRecords:
     message = f"the line has {length:,} bytes; the dead letter holds its beginning"
     return PreparedRecords(b"", 0, kept=(), rejections=(Rejection(0, Reason.TOO_LARGE.value, None, message),))
+
+
+def _keeps_rows(rules: Rules) -> bool:
+    return isinstance(rules, EventRules) and rules.insert_id.keeps_rows
+
+
+def _prepare_mapped(
+    block: Block, mapped: MappedLines, rules: Rules, now_s: float, prepare: PrepareBlock
+) -> PreparedRecords:
+    """Prepares what a map made of a block; whatever is said of a record is said of the line it comes from."""
+    places = LinePlaces(block, block_lines(block)) if _keeps_rows(rules) else None
+    sources, outputs = mapped.sources, mapped.outputs
+
+    def place(index: int) -> Place:
+        assert places is not None
+        uri, offset = places.id_place(sources[index])
+        return f"{uri}\0{outputs[index]}" if outputs[index] else uri, offset
+
+    prepared = prepare(b"\n".join(mapped.lines), rules, now_s, place if places else None)
+    kept = range(prepared.count) if prepared.kept is None else prepared.kept
+    rejections = [
+        replace(rejection, index=sources[rejection.index], output=outputs[rejection.index])
+        for rejection in prepared.rejections
+    ]
+    return replace(
+        prepared,
+        kept=tuple(sources[index] for index in kept),
+        outputs=tuple(outputs[index] for index in kept),
+        rejections=(*rejections, *_refused_lines(block)),
+        blank=len(mapped.blank),
+    )
 
 
 def _judge_others(

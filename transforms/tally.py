@@ -14,9 +14,10 @@ OUTCOMES: Final = ("imported", "dead_lettered", "filtered", "undelivered", "ambi
 
 @dataclass(slots=True)
 class Counts:
-    """Records read, and the one outcome that each of them has."""
+    """Records read, those that a map made beyond one of each, and the one outcome that each of them has."""
 
     read: int = 0
+    expanded: int = 0
     imported: int = 0
     dead_lettered: int = 0
     filtered: int = 0
@@ -27,6 +28,7 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Adds another's numbers; written out, as it is done several times for each file of a block."""
         self.read += other.read
+        self.expanded += other.expanded
         self.imported += other.imported
         self.dead_lettered += other.dead_lettered
         self.filtered += other.filtered
@@ -36,9 +38,9 @@ class Counts:
 
     @property
     def balanced(self) -> bool:
-        """True if every record read has exactly one outcome."""
+        """True if every record has exactly one outcome: those that were read, and those that came of them."""
         outcomes: int = sum(getattr(self, name) for name in OUTCOMES)
-        return self.read == outcomes
+        return self.read + self.expanded == outcomes
 
     @property
     def settled(self) -> bool:
@@ -47,11 +49,11 @@ class Counts:
 
     def to_json(self) -> dict[str, int]:
         """Returns the numbers that are not zero."""
-        return {name: n for name in ("read", *OUTCOMES) if (n := getattr(self, name))}
+        return {name: n for name in ("read", "expanded", *OUTCOMES) if (n := getattr(self, name))}
 
 
 _SUMS: Final = ("lines", *SUMS)
-_COUNTERS: Final = ("by_reason", "alterations", "requests", "by_endpoint")
+_COUNTERS: Final = ("by_reason", "by_filter", "alterations", "requests", "by_endpoint")
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class Tally:
         parts: outcomes by the index of the segment's part.
         lines: lines read, blank ones too.
         by_reason: dead letters by reason.
+        by_filter: records left out, by reason.
         alterations: records changed before sending, by the kind of fix.
         requests: requests by status or transport error.
         by_endpoint: records by endpoint and outcome, as `people.imported`, where a run has several.
@@ -81,6 +84,7 @@ class Tally:
     parts: dict[int, Counts] = field(default_factory=dict)
     lines: int = 0
     by_reason: Counter[str] = field(default_factory=Counter)
+    by_filter: Counter[str] = field(default_factory=Counter)
     alterations: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
     by_endpoint: Counter[str] = field(default_factory=Counter)

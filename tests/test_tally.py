@@ -17,19 +17,13 @@ from transforms.tally import OUTCOMES, Counts, Tally
 NUMBER = st.integers(0, 10**12)
 COUNTS = st.builds(Counts, **{field.name: NUMBER for field in fields(Counts)})
 COUNTER = st.dictionaries(st.sampled_from(["a", "b", "200", "too_deep"]), st.integers(1, 99)).map(Counter)
-SUMS = {
-    f.name: NUMBER
-    for f in fields(Tally)
-    if f.name not in ("parts", "by_reason", "by_filter", "alterations", "requests")
-}
+COUNTERS = [f.name for f in fields(Tally) if f.default_factory is Counter]
+SUMS = {f.name: NUMBER for f in fields(Tally) if f.name not in ("parts", *COUNTERS)}
 TALLY = st.builds(
     Tally,
     **{**SUMS, "waited_s": NUMBER.map(lambda n: n / 8)},
     parts=st.dictionaries(st.integers(0, 3), COUNTS, max_size=3),
-    by_reason=COUNTER,
-    by_filter=COUNTER,
-    alterations=COUNTER,
-    requests=COUNTER,
+    **dict.fromkeys(COUNTERS, COUNTER),
 )
 
 
@@ -62,7 +56,7 @@ def test_every_number_is_added(one: Tally, other: Tally) -> None:
 
     for name in SUMS:
         assert getattr(total, name) == getattr(one, name) + getattr(other, name)
-    for name in ("by_reason", "by_filter", "alterations", "requests"):
+    for name in COUNTERS:
         assert getattr(total, name) == getattr(one, name) + getattr(other, name)
     for name in ("read", "expanded", *OUTCOMES):
         parts = [*one.parts.values(), *other.parts.values()]

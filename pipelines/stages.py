@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import orjson
 
-from pipelines.config import Config, DatesConfig
+from pipelines.config import Config
+from pipelines.config_fields import DatesConfig
 from pipelines.config_jobs import HISTORY, RECENT, JobConfig, JobsConfig
 from pipelines.manifest import ManifestUnusable
 from pipelines.plan import list_files

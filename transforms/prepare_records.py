@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from mixpanel_http.event_blocks import PreparedRecords, prepare_events
-from mixpanel_http.event_rules import EventRules
+from mixpanel_http.event_rules import EventRules, Place
 from mixpanel_http.kinds import PrepareBlock, Rules
 from mixpanel_http.long_strings import TRUNCATED, count_truncated
 from mixpanel_http.profile_rules import ProfileRules

@@ -19,7 +19,7 @@ from pipelines.state import StateUnusable
 from transforms import drain
 
 LOOK_SECONDS: Final = 2.0
-LOST_SECONDS: Final = 25.0  # five beats of a worker
+LOST_SECONDS: Final = 18.0  # six beats of a worker
 IDLE_SECONDS: Final = 45.0  # nobody works, and the job does not end either
 START_SECONDS: Final = 900.0  # for the first worker: machines have to be started, packages installed
 STUCK_SECONDS: Final = 1800.0  # longer than a request is tried for

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from tests.backfills import Backfills, Outcome, events, ndjson
 from tests.clusters import Cluster, cluster
+from tests.processes import start, wait_until
 from tests.servers import S3Server
 
 EVENTS = 12_000
@@ -92,3 +96,36 @@ def test_two_workers_with_nothing_but_what_was_shipped_do_what_one_process_does(
 
 def path_in(s3: S3Server, outcome: Outcome) -> str:
     return str(outcome.report["folder"]).removeprefix(f"s3://{s3.bucket}/")
+
+
+def kill_one_and_resume(backfills: Backfills, s3: S3Server, workers: Cluster, on_s3: dict[str, Any]) -> None:
+    """Kills a worker in the midst of a run, and checks that the run ends and a resume closes the books."""
+    uri = put_input(s3, f"in-{backfills.folder.name}")
+    beam = {"beam.runner": "PortableRunner", "beam.options": workers.options()}
+    slow = {"limits.events_per_second": 2000, "limits.records_per_request": 100, "run.id": "it"}
+    config = backfills.config(uri, {**on_s3, **beam, **slow})
+    before = set(workers.workers())
+    running = start(config)
+    wait_until(lambda: backfills.emulator.stats()["requests"] > 10 or running.process.poll() is not None, 120)
+    assert running.process.poll() is None, running.end()
+    booted = sorted(set(workers.workers()) - before)
+    assert len(booted) == 2
+    os.kill(booted[0], signal.SIGKILL)
+    killed = time.monotonic()
+    code, report, err = running.end(90)
+    assert time.monotonic() - killed < 60
+    if code != 0:
+        assert report["books"]["balanced"]
+        assert report["books"]["imported"] < EVENTS
+        again = backfills.config(uri, {**on_s3, **slow, "limits.events_per_second": 30_000})
+        code, report, err = start(again, "--resume", "it").end()
+    assert code == 0, err
+    assert report["books"]["balanced"]
+    assert (report["books"]["imported"], report["books"]["dead_lettered"]) == (EVENTS, FILES)
+    assert backfills.emulator.stats()["distinct"] == EVENTS
+
+
+def test_a_killed_worker_ends_the_run_and_the_resume_closes_the_books(
+    backfills: Backfills, s3: S3Server, workers: Cluster, on_s3: dict[str, Any]
+) -> None:
+    kill_one_and_resume(backfills, s3, workers, on_s3)

@@ -55,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --resume: take in files that match by now and were not there when the run was planned",
     )
+    made.add_argument(
+        "--detach",
+        action="store_true",
+        help="with an engine elsewhere: return once it has the run; `status RUN_ID` closes the books",
+    )
     made.add_argument("--dry-run", action="store_true", help="read and validate everything, send nothing")
     made.add_argument(
         "--set",
@@ -139,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         replay=arguments.replay,
         dry_run=arguments.dry_run,
         allow_new=arguments.allow_new,
+        detach=arguments.detach,
         as_json=arguments.json,
         log_format=arguments.log_format,
         beam_args=beam_args,

@@ -11,17 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from mixpanel_http.client import Destination
 from mixpanel_http.crash_points import crash_point
 from pipelines import signals
+from pipelines.closing import DETACHED, Detached, note_detached, whole_report, write_report
 from pipelines.config import Config
 from pipelines.crew import lead
 from pipelines.failures import describe_failure
-from pipelines.heartbeat import SUPERSEDED, Heartbeat, beating, dump_stacks
+from pipelines.following import CrewWatch, follow, job_of, start_job
+from pipelines.heartbeat import NOW, SUPERSEDED, Heartbeat, beating, dump_stacks
 from pipelines.lanes import choose_lanes
 from pipelines.lease import Lease, take_lease
 from pipelines.ledger import (
@@ -35,7 +38,7 @@ from pipelines.ledger import (
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
 from pipelines.plan import SourceFile, list_files, plan_segments
-from pipelines.report import Books, ExitCode, RunFacts, close_books, files_table, make_report, sending_seconds
+from pipelines.report import ExitCode, RunFacts, close_books, sending_seconds
 from pipelines.resuming import (
     RunMismatch,
     absolute,
@@ -52,6 +55,9 @@ from pipelines.versions import versions_here
 from transforms import activity, drain
 from transforms.elements import new_attempt_id
 from transforms.storage import Storage, path_of
+
+if TYPE_CHECKING:
+    from apache_beam import Pipeline
 
 EMULATOR_TOKEN: Final = "BACKFILL_EMULATOR_TOKEN"
 SETTLE_SECONDS: Final = 20.0  # for requests under way when a pipeline has failed
@@ -150,6 +156,7 @@ def run_launch(launch: Launch, watch: Watch | None = None) -> dict[str, Any]:
     with signals.handled(run.end_early) as signalled:
         try:
             run.write_report("running")
+            launch.folder.remove(DETACHED)  # of an earlier start: this one is there at its end
             crash_point("after first report")
             with _emulator(launch) as emulator_url, beating(heart):
                 crash_point("before pipeline")
@@ -159,6 +166,27 @@ def run_launch(launch: Launch, watch: Watch | None = None) -> dict[str, Any]:
         finally:
             drain.reset()
             launch.lease.release()
+
+
+def submit_launch(launch: Launch) -> str:
+    """Hands a launch over to an engine that goes on without this process; returns the job's name there.
+
+    Raises:
+        EngineRefused: if the engine does not take it.
+    """
+    run = _Run(launch, time.time())
+    try:
+        run.write_report("running")
+        destination = launch.config.destination.to_destination()
+        pipeline = _pipeline(launch, destination, _ledger_of(launch))
+        job = job_of(start_job(pipeline.run))
+        note_detached(launch.folder, run.detached(job))
+        launch.folder.write(NOW, orjson.dumps({"limit": launch.config.limits.events_per_second}))
+        launch.lease.hand_over()
+    except BaseException:
+        launch.lease.release()
+        raise
+    return job
 
 
 def new_run_id(now: dt.datetime | None = None) -> str:
@@ -256,15 +284,33 @@ def emulator_store(launch: Launch) -> str:
 
 
 def _run_pipeline(launch: Launch, destination: Destination) -> None:
+    ledger = _ledger_of(launch)
+    pipeline = _pipeline(launch, destination, ledger)
+    if launch.config.beam.in_process:
+        pipeline.run().wait_until_finish()
+        return
+    beam = launch.config.beam
+    start = pipeline.run if beam.on_one_machine else partial(start_job, pipeline.run)
+    follow(start, ledger, CrewWatch(beam.replaces_workers))
+
+
+def _pipeline(launch: Launch, destination: Destination, ledger: Ledger) -> Pipeline:
     # Beam takes over a second to import, and is needed only from here on.
     import apache_beam as beam
 
-    from pipelines.following import CrewWatch, follow
     from pipelines.graph import BackfillEvents
     from pipelines.runners import pipeline_options, runner_of
 
-    lanes = choose_lanes(launch.config)
-    ledger = Ledger(
+    options = pipeline_options(launch.config, launch.manifest.run_id)
+    pipeline = beam.Pipeline(runner=runner_of(launch.config), options=options)
+    lanes = choose_lanes(launch.config).count
+    whole = BackfillEvents(launch.config, destination, ledger, launch.dry_run, lanes)
+    _ = pipeline | "BackfillEvents" >> whole
+    return pipeline
+
+
+def _ledger_of(launch: Launch) -> Ledger:
+    return Ledger(
         launch.folder,
         launch.manifest.key,
         launch.id,
@@ -273,13 +319,6 @@ def _run_pipeline(launch: Launch, destination: Destination) -> None:
         _line_bases(launch),
         versions_here(),
     )
-    pipeline = beam.Pipeline(runner=runner_of(launch.config), options=pipeline_options(launch.config))
-    whole = BackfillEvents(launch.config, destination, ledger, launch.dry_run, lanes.count)
-    _ = pipeline | "BackfillEvents" >> whole
-    if launch.config.beam.in_process:
-        pipeline.run().wait_until_finish()
-        return
-    follow(lambda: pipeline.run().wait_until_finish(), ledger, CrewWatch(launch.config.beam.replaces_workers))
 
 
 def _line_bases(launch: Launch) -> tuple[tuple[tuple[str, int], int], ...]:
@@ -301,8 +340,22 @@ class _Run:
 
     def __init__(self, launch: Launch, started: float) -> None:
         self._launch = launch
-        self._started = started
+        self.started = started
         self._ending = threading.Lock()  # who takes it first writes the last report; it is never given back
+
+    def detached(self, job: str) -> Detached:
+        """Returns what whoever closes the books later has to know of this launch."""
+        launch = self._launch
+        return Detached(
+            launch.id,
+            job,
+            self.started,
+            launch.config.run.allow_dead_letters,
+            launch.dry_run,
+            sum(record.tally.total.imported for record in launch.before.values()),
+            launch.resumed,
+            launch.new_files,
+        )
 
     def finish(self, failure: str | None, signal: int | None) -> dict[str, Any]:
         """Closes the books and writes the last report."""
@@ -337,7 +390,7 @@ class _Run:
         code = ExitCode(signals.exit_code_of(signal)) if signal is not None and unfinished else None
         facts = RunFacts(
             state or ("superseded" if superseded else _state(launch, failure, stops, code)),
-            self._started,
+            self.started,
             time.time(),
             stops,
             SUPERSEDED if superseded else failure,
@@ -345,32 +398,16 @@ class _Run:
             code,
             launch.dry_run,
             sum(record.tally.total.imported for record in launch.before.values()),
-            sending_seconds(ledger.values(), self._started),
+            sending_seconds(ledger.values(), self.started),
             launch.resumed,
             launch.new_files,
         )
-        report = make_report(launch.manifest, books, facts)
-        report["dead_letters"]["files"] = [launch.folder.uri_of(name) for name in books.dead_files]
-        report["undelivered"]["files"] = [launch.folder.uri_of(name) for name in books.undelivered_files]
-        report["folder"] = launch.folder.uri
+        report = whole_report(launch.folder, launch.manifest, books, facts)
         if launch.config.destination.emulator and not launch.dry_run:
             report["emulator_store"] = emulator_store(launch)
         if not superseded:  # else the report of whoever took the run up is the run's
-            _write_report(launch.folder, report, books)
+            write_report(launch.folder, report, books)
         return report
-
-
-def _write_report(folder: StateFolder, report: dict[str, Any], books: Books) -> None:
-    if report["state"] != "running":
-        rows = b"".join(orjson.dumps(row) + b"\n" for row in files_table(books))
-        crash_point("before files")
-        folder.write("files.jsonl", rows)
-        crash_point("before last report")
-    folder.write("report.json", orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
-    if report["state"] == "done" and books.balanced and books.total.settled:
-        crash_point("before success")
-        folder.write("_SUCCESS", b"")
-        crash_point("after success")
 
 
 def _state(launch: Launch, failure: str | None, stops: Sequence[object], signal: ExitCode | None) -> str:
@@ -383,4 +420,4 @@ def _state(launch: Launch, failure: str | None, stops: Sequence[object], signal:
     return "dry_run" if launch.dry_run else "done"
 
 
-__all__ = ["Launch", "RunMismatch", "new_run_id", "prepare_launch", "run_launch"]
+__all__ = ["Launch", "RunMismatch", "new_run_id", "prepare_launch", "run_launch", "submit_launch"]

@@ -13,11 +13,13 @@ import orjson
 
 from mixpanel_http.client import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
-from pipelines.backfill import Launch, RunMismatch, Watch, prepare_launch, run_launch
+from pipelines.backfill import Launch, RunMismatch, Watch, prepare_launch, run_launch, submit_launch
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
 from pipelines.config_reading import ConfigError, load_run, with_beam_options
+from pipelines.following import EngineRefused
 from pipelines.jobs import prepare_jobs, prepare_jobs_replay, run_jobs
+from pipelines.lanes import choose_lanes
 from pipelines.lease import RunBusy
 from pipelines.manifest import ManifestUnusable
 from pipelines.plan import NothingMatched, SourceUnreadable
@@ -36,6 +38,7 @@ def run(
     replay: str | None = None,
     dry_run: bool = False,
     allow_new: bool = False,
+    detach: bool = False,
     as_json: bool = False,
     log_format: str = "text",
     beam_args: Sequence[str] = (),
@@ -49,6 +52,7 @@ def run(
         replay: the run whose dead letters and undelivered records are to be sent, or None.
         dry_run: read and validate only.
         allow_new: with `resume`, take in files that were not there when the run was planned.
+        detach: return when an engine elsewhere has taken the run over.
         as_json: print the report as JSON on stdout.
         log_format: `text` or `json`, of what is told on stderr meanwhile.
         beam_args: options for Beam.
@@ -59,6 +63,7 @@ def run(
         config = load_run(config_path, overrides)
         if beam_args or config.beam.options:
             config = _with_options(config, beam_args)
+        _check_engine(config, detach)
         if not (dry_run or config.destination.emulator):
             config.destination.to_destination().authorization()  # a missing secret is told first
         start = (
@@ -84,6 +89,8 @@ def run(
     if in_json:
         text = orjson.dumps({"kind": "start", "run_id": start.run_id, "text": text}).decode()
     print(text, file=sys.stderr, flush=True)
+    if start.submit is not None and detach:
+        return _submit(start.run_id, start.submit, config_path, as_json)
     report = start.go(partial(show_progress, in_json=in_json))
     _print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report))
     return int(report["exit_code"])
@@ -104,6 +111,7 @@ class _Start(NamedTuple):
     run_id: str
     text: str
     go: Callable[[Watch], dict[str, Any]]
+    submit: Callable[[], str] | None = None
 
 
 def _start(config: Config, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool) -> _Start:
@@ -113,7 +121,10 @@ def _start(config: Config, resume: str | None, replay: str | None, dry_run: bool
         f"{counted(manifest.files, 'file')}, {counted(manifest.bytes, 'byte')}, "
         f"{counted(len(manifest.segments), 'segment')}; state in {shown(launch.folder.uri)}"
     )
-    return _Start(manifest.run_id, text, partial(run_launch, launch))
+    if not config.beam.on_one_machine:
+        lanes = choose_lanes(config)
+        text += f"\n  {config.beam.runner}, {counted(lanes.count, 'lane')}: {lanes.why}"
+    return _Start(manifest.run_id, text, partial(run_launch, launch), partial(submit_launch, launch))
 
 
 def _launch(config: Config, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool) -> Launch:
@@ -164,6 +175,36 @@ class _JsonFormatter(logging.Formatter):
         """Returns the line."""
         values = {"kind": "log", "at": record.created, "level": record.levelname}
         return orjson.dumps({**values, "text": record.getMessage()}).decode()
+
+
+def _submit(run_id: str, submit: Callable[[], str], config_path: str, as_json: bool) -> int:
+    """Hands a run over to its engine, and says how to follow it."""
+    try:
+        job = submit()
+    except EngineRefused as error:
+        return _refuse(str(error), ExitCode.REFUSED)
+    if as_json:
+        _print(orjson.dumps({"run_id": run_id, "state": "running", "job": job}).decode() + "\n")
+        return int(ExitCode.DONE)
+    named = f"{run_id} --config {config_path}"
+    _print(
+        f"Run {run_id}: handed over as job {job or 'without a name'}.\n"
+        f"  follow it:  python run_backfill.py status {named} --follow\n"
+        f"  go on, if it ends early:  python run_backfill.py --resume {named}\n"
+    )
+    return int(ExitCode.DONE)
+
+
+def _check_engine(config: Config | JobsConfig, detach: bool) -> None:
+    """Refuses what an engine cannot do, or is not told enough for."""
+    if detach and config.beam.on_one_machine:
+        raise ConfigError(["--detach: DirectRunner works in this process; nothing goes on without it"])
+    if detach and isinstance(config, JobsConfig):
+        raise ConfigError(["--detach: one job begins when another has ended, and somebody has to see that"])
+    if not config.beam.on_one_machine:
+        from pipelines.runners import check_engine
+
+        check_engine(config.beam)
 
 
 def _with_options(config: Config | JobsConfig, beam_args: Sequence[str]) -> Config | JobsConfig:

@@ -57,6 +57,11 @@ class BeamConfig(Section):
         return self.on_one_machine and self.options.get("direct_running_mode") != "multi_processing"
 
     @property
+    def ships_code(self) -> bool:
+        """True if workers have to be sent the project."""
+        return not self.on_one_machine and self.options.get("environment_type") != "LOOPBACK"
+
+    @property
     def replaces_workers(self) -> bool:
         """True if the runner itself replaces workers that are lost, or ends the job."""
         return self.runner not in ("DirectRunner", "PortableRunner")

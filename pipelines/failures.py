@@ -6,7 +6,10 @@ import re
 import traceback
 from typing import Final
 
-_OWN: Final = ("StateUnusable", "SecretUnavailable", "EndpointRefused", "EmulatorFailed")
+_OWN: Final = (
+    *("StateUnusable", "SecretUnavailable", "EndpointRefused", "EmulatorFailed"),
+    *("EngineRefused", "WorkersFailed", "WorkerRefused"),
+)
 _LAST_LINE: Final = re.compile(
     r"^(?:[\w.]+\.)?(\w+(?:Error|Exception|Stopped|Unusable|Unavailable|Refused|Failed))(?:: (.*))?$"
 )

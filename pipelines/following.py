@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pipelines.crew import read_crew
 from pipelines.ledger import Ledger
@@ -23,7 +23,13 @@ LOST_SECONDS: Final = 18.0  # six beats of a worker
 IDLE_SECONDS: Final = 45.0  # nobody works, and the job does not end either
 START_SECONDS: Final = 900.0  # for the first worker: machines have to be started, packages installed
 STUCK_SECONDS: Final = 1800.0  # longer than a request is tried for
+_ENDED: Final = ("DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED")  # as Beam names them
+_TOLD_CHARACTERS: Final = 600
 _log: Final = logging.getLogger(__name__)
+
+
+class EngineRefused(RuntimeError):
+    """An engine elsewhere does not take a job; the message says why, in its words."""
 
 
 class WorkersFailed(RuntimeError):
@@ -79,14 +85,46 @@ class CrewWatch:
         return None
 
 
-def follow(run: Callable[[], object], ledger: Ledger, watch: CrewWatch) -> None:
-    """Runs what waits for a job's end, and returns when that has come.
+class JobResult(Protocol):
+    """What a runner returns; Beam's `PipelineResult`."""
+
+    @property
+    def state(self) -> str:
+        """The job's state now."""
+        ...
+
+    def wait_until_finish(self) -> object:
+        """Waits for the job's end, and raises if it failed."""
+        ...
+
+
+def start_job(start: Callable[[], JobResult]) -> JobResult:
+    """Starts a job on an engine elsewhere.
+
+    Raises:
+        EngineRefused: if that fails; nothing has been read yet, so that the engine's own words can be told.
+    """
+    try:
+        return start()
+    except Exception as error:  # noqa: BLE001 - each engine has errors of its own
+        said = " ".join(str(error).split())[:_TOLD_CHARACTERS]
+        raise EngineRefused(f"the engine did not take the job: {type(error).__name__}: {said}") from None
+
+
+def job_of(result: object) -> str:
+    """Returns what an engine calls a job, or nothing where it does not say."""
+    name = getattr(result, "job_id", None) or getattr(result, "_job_id", "")
+    return str(name() if callable(name) else name)
+
+
+def follow(start: Callable[[], JobResult], ledger: Ledger, watch: CrewWatch) -> None:
+    """Starts a job, and returns when its end has come.
 
     Raises:
         WorkersFailed: if the job gets on no more.
         Exception: what the runner raises.
     """
-    job = _Job(run)
+    job = _Job(start)
     job.start()
     asked = False
     while True:
@@ -107,14 +145,19 @@ def follow(run: Callable[[], object], ledger: Ledger, watch: CrewWatch) -> None:
 class _Job(threading.Thread):
     """Waits for a job; a daemon, as it may wait for ever."""
 
-    def __init__(self, run: Callable[[], object]) -> None:
+    def __init__(self, start: Callable[[], JobResult]) -> None:
         super().__init__(name="job", daemon=True)
-        self._run = run
+        self._start_job = start
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            self._run()
+            result = self._start_job()
+            while result.state not in _ENDED:
+                threading.Event().wait(LOOK_SECONDS)
+            result.wait_until_finish()
+            if result.state != "DONE":
+                raise WorkersFailed(f"the engine ended the job: {result.state}")
         except BaseException as error:  # noqa: BLE001 - raised again where the job is followed
             self.error = error
 

@@ -17,6 +17,7 @@ import orjson
 
 from mixpanel_http.crash_points import crash_point
 from pipelines.background import running_beside
+from pipelines.crew import read_crew, together
 from pipelines.lease import Lease
 from pipelines.state import StateFolder, StateUnusable
 from transforms import activity, drain
@@ -66,9 +67,16 @@ class Heartbeat:
                 self._end_superseded()
                 return
             crash_point("before now")
-            self.folder.write(NOW, orjson.dumps({**now_values(doing), "limit": self.limit}))
+            values = {**now_values(doing), **self._crew(), "limit": self.limit}
+            self.folder.write(NOW, orjson.dumps(values))
         except StateUnusable as error:
             _log.warning("%s", error)
+
+    def _crew(self) -> dict[str, Any]:
+        """Returns what workers elsewhere are doing, which this process does not see by itself."""
+        if self.lease is None or not self.lease.shared:
+            return {}
+        return together(read_crew(self.folder, self.lease.owner), time.time()) or {"doing": "starting"}
 
     def _end_superseded(self) -> None:
         if self.problem is None:

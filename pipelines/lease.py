@@ -23,6 +23,7 @@ from pipelines.state import StateFolder
 NAME: Final = "lock.json"
 SECONDS: Final = 90.0  # for which a lease holds that does not say
 _SUSPENDED: Final = ("T", "t")  # states in /proc/<pid>/stat: by a signal, by a debugger
+START_SECONDS: Final = 1800.0  # for the first worker of a detached run to come up and to renew its lease
 _FORMAT: Final = 1
 
 
@@ -81,6 +82,15 @@ class Lease:
         if self.clock() - float(held["at"]) > self.seconds / 3 or held.get("seconds") != self.seconds:
             self.folder.write(NAME, self._content())
         return True
+
+    def hand_over(self) -> None:
+        """Leaves the lease to workers that are still to start.
+
+        Raises:
+            StateUnusable: if the state folder cannot be used.
+        """
+        self.seconds = START_SECONDS
+        self.folder.write(NAME, self._content())
 
     def release(self) -> None:
         """Gives the lease back, if it is still held.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import orjson
 
 from pipelines.background import running_beside
+from pipelines.crew import read_crew, together
 from pipelines.ledger import FOLDER, BlockRecord, segment_of
 from pipelines.ledger_lines import read_progress, seed
 from pipelines.state import StateFolder, StateUnusable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS: Final = 10.0
 BAR_SECONDS: Final = 0.5
+REMOTE_BAR_SECONDS: Final = 5.0  # an object store bills each look
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def _show_lines(
             continue
         now = Snapshot(now.at, _copy(now.tally), now.bytes_done)
         if before is not None:
-            doing = "draining" if drain.is_requested() else activity.here.now().what
+            doing = _doing(launch)
             values = progress_values(now, before, launch.manifest.files, launch.manifest.bytes, doing)
             line = orjson.dumps(values).decode() if in_json else describe(values)
             print(line, file=stream, flush=True)
@@ -170,7 +172,7 @@ def _show_bar(watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threadi
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(file=stream), transient=True) as progress:
         task = progress.add_task("starting Beam", total=max(launch.manifest.bytes, 1))
-        while not ended.wait(BAR_SECONDS):
+        while not ended.wait(BAR_SECONDS if launch.folder.is_local else REMOTE_BAR_SECONDS):
             try:
                 now = watch.look()
             except StateUnusable:
@@ -179,13 +181,23 @@ def _show_bar(watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threadi
             history = [*history[-10:], now]
             counts = now.tally.total
             rate = (counts.imported - history[0].tally.total.imported) / max(now.at - history[0].at, 1e-3)
-            doing = activity.here.now().what
+            doing = _doing(launch)
             text = (
                 f"{counts.imported:,} imported  {rate:,.0f}/s  {counts.dead_lettered:,} dead letters  {doing}"
             )
             progress.update(
                 task, completed=now.bytes_done, description=text if counts.read else "starting Beam"
             )
+
+
+def _doing(launch: Launch) -> str:
+    """Returns what the run is doing: this process, or its workers elsewhere."""
+    if drain.is_requested():
+        return "draining"
+    if not launch.lease.shared:
+        return activity.here.now().what
+    crew = together(read_crew(launch.folder, launch.id), time.time())
+    return str(crew["doing"]) if crew else "starting"
 
 
 def _copy(tally: Tally) -> Tally:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -12,12 +15,25 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
 
 from pipelines.config import Config
+from pipelines.config_beam import BeamConfig
 from pipelines.config_jobs import JobsConfig
+from pipelines.config_reading import ConfigError
 from pipelines.lanes import MACHINE_TYPE, Lanes, choose_lanes
 
 # Dataflow otherwise writes what was under way at an exception to a bucket, and records with it.
 NO_SAMPLING: Final = "disable_always_on_exception_sampling"
-OWN_OPTIONS: Final = ("--config", "--resume", "--allow-new", "--dry-run", "--set", "--log-format", "--json")
+_SETUP: Final = Path(__file__).parent.parent / "setup.py"
+_CODE: Final = frozenset({"setup_file", "sdk_container_image", "prebuild_sdk_container_engine"})
+OWN_OPTIONS: Final = (
+    "--config",
+    "--resume",
+    "--detach",
+    "--allow-new",
+    "--dry-run",
+    "--set",
+    "--log-format",
+    "--json",
+)
 
 
 def unknown_options(config: Config | JobsConfig, beam_args: Sequence[str]) -> list[tuple[str, str]]:
@@ -62,18 +78,45 @@ def parsed_options(beam_args: Sequence[str]) -> dict[str, Any]:
     return PipelineOptions(list(beam_args)).get_all_options(drop_default=True)
 
 
-def pipeline_options(config: Config) -> PipelineOptions:
+def check_engine(beam: BeamConfig) -> None:
+    """Refuses an engine that is not told enough to start, before anything is planned.
+
+    Raises:
+        ConfigError: with everything that is missing.
+    """
+    errors = []
+    if beam.runner == "DataflowRunner":
+        errors = [
+            f"beam.options.{name}: DataflowRunner needs it"
+            for name in ("project", "region", "temp_location")
+            if not beam.options.get(name)
+        ]
+        if importlib.util.find_spec("google.cloud.dataflow_v1beta3") is None:
+            errors.append("beam.runner: DataflowRunner needs the extra gcp: pip install -e '.[gcp]'")
+    if beam.ships_code and not (_SETUP.exists() or beam.options.keys() & _CODE):
+        errors.append(
+            "beam.options: nothing brings the project to the workers; give sdk_container_image "
+            "(docker/Dockerfile) or setup_file"
+        )
+    if errors:
+        raise ConfigError(errors)
+
+
+def pipeline_options(config: Config, run_id: str = "") -> PipelineOptions:
     """Returns Beam's options: the project's defaults, and what the configuration says otherwise."""
     options: dict[str, Any] = {"save_main_session": False, **config.beam.options}
+    if config.beam.ships_code and not options.keys() & _CODE:
+        options["setup_file"] = str(_SETUP)
     if config.beam.runner == "DataflowRunner":
-        options = _on_dataflow(options, choose_lanes(config))
+        options = _on_dataflow(options, choose_lanes(config), run_id)
     return PipelineOptions([], **options)
 
 
-def _on_dataflow(options: dict[str, Any], lanes: Lanes) -> dict[str, Any]:
+def _on_dataflow(options: dict[str, Any], lanes: Lanes, run_id: str) -> dict[str, Any]:
     """Returns options with what the run's limits call for, where nothing else is given."""
     experiments = [*_listed(options.get("experiments")), NO_SAMPLING]
     return {
+        "job_name": re.sub(r"[^a-z0-9-]+", "-", f"mixpanel-backfill-{run_id}".lower()).rstrip("-"),
         "machine_type": MACHINE_TYPE,
         # As many from the first moment on: each lane has its part of the rate from the first moment on, too.
         "num_workers": lanes.workers,

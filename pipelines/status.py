@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import orjson
 
+from pipelines.closing import close_detached
+from pipelines.crew import read_crew, together
 from pipelines.heartbeat import NOW
 from pipelines.jobs_report import NOT_STARTED, added
 from pipelines.lease import holder, is_stale
@@ -48,8 +50,9 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
     manifest = read_manifest(folder)
     ledger = read_ledger(folder, manifest.key)
     books = close_books(manifest.segments, ledger)
-    report, beat = _json(folder, "report.json"), _json(folder, NOW)
+    report = _json(folder, "report.json")
     state = _state(folder, report, now())
+    beat = _beat(folder, now())
     running = state == "running"
     sizes = {segment.id: sum(part.bytes for part in segment.parts) for segment in manifest.segments}
     done = sum(
@@ -104,6 +107,7 @@ def follow(folder: StateFolder, wait: Callable[[float], object] = time.sleep) ->
         StateUnusable: if the state folder cannot be read.
     """
     while True:
+        close_detached(folder)
         status = status_of(folder)
         yield status
         if status["state"] != "running":
@@ -186,6 +190,15 @@ def _seconds_left(read: int, size: Mapping[str, int], rate: float) -> float | No
     """Returns how long the rest takes, if what is left has as many records a byte as what is done."""
     left = read * (size["total"] / size["done"] - 1) if size["done"] else None
     return round(left / rate, 1) if left is not None and rate > 0 else None
+
+
+def _beat(folder: StateFolder, now: float) -> dict[str, Any]:
+    """Returns what the run last said of itself, or what its workers elsewhere say now."""
+    beat = _json(folder, NOW)
+    held = holder(folder)
+    if held is None or held.get("machine") is not None:
+        return beat
+    return beat | (together(read_crew(folder, str(held.get("owner"))), now) or {"doing": "starting"})
 
 
 def _bytes_done(size: int, done: bool, sent: int) -> int:

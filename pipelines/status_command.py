@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import orjson
 
+from pipelines.closing import close_detached
 from pipelines.config_reading import ConfigError, load_run
 from pipelines.manifest import ManifestUnusable
 from pipelines.report import ExitCode
@@ -37,6 +38,7 @@ def show_status(
     try:
         check_run_id(run_id)
         folder = _state_folder(config_path, state).below(run_id)
+        close_detached(folder)
         for status in follow(folder) if following else [status_of(folder)]:
             text = orjson.dumps(status).decode() + "\n" if as_json else status_text(status)
             sys.stdout.write(text)

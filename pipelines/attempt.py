@@ -23,12 +23,13 @@ from pipelines.ledger_lines import (
     summarise,
 )
 from pipelines.state import LocalLog, StateFolder
-from transforms.elements import BlockOutcome, attempt_began_at
+from transforms.elements import BlockOutcome, EarlierSends, attempt_began_at
 from transforms.tally import Counts
 
 FOLDER: Final = "ledger"
 DEAD_LETTERS: Final = "dead_letters"
 UNDELIVERED: Final = "undelivered"
+AMBIGUOUS: Final = "ambiguous"
 FLUSH_SECONDS: Final = 30.0  # on object stores, where every flush writes the attempt's progress again
 FLUSH_LETTER_BYTES: Final = 8 << 20  # letters are not held back for long where all is bad
 SEGMENT_SAMPLE: Final = 4096
@@ -37,10 +38,17 @@ _ID_DIGITS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What earlier attempts at a segment settled: their blocks, by ordinal, and the letters of these."""
+    """What earlier attempts at a segment left.
+
+    Attributes:
+        blocks: those that are settled, by ordinal.
+        dead: their letters.
+        sends: of the others which lines were sent, by ordinal.
+    """
 
     blocks: Mapping[int, BlockRecord] = field(default_factory=dict)
     dead: tuple[DeadFile, ...] = ()
+    sends: Mapping[int, EarlierSends] = field(default_factory=dict)
 
 
 class Attempt:
@@ -87,12 +95,14 @@ class Attempt:
                 DEAD_LETTERS, f"{outcome.ordinal}.open", outcome.dead_letters
             )
             record.undelivered = self._write_apart(UNDELIVERED, f"{outcome.ordinal}", outcome.undelivered)
+            record.ambiguous = self._write_apart(AMBIGUOUS, f"{outcome.ordinal}", outcome.ambiguous)
+            record.sends = outcome.sends
         self._blocks[outcome.ordinal] = record
         self._unwritten.append(record)
         self._sample.add([i[:_ID_DIGITS] for i in outcome.stamped_ids])
         if outcome.end:
             self._last_ordinal = outcome.ordinal
-        if self._folder.is_local or self._is_due():
+        if self._folder.is_local or outcome.once_only or self._is_due():
             self.flush()
 
     def is_complete(self) -> bool:

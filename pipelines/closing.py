@@ -60,6 +60,7 @@ def whole_report(folder: StateFolder, manifest: Manifest, books: Books, facts: R
     report = make_report(manifest, books, facts)
     report["dead_letters"]["files"] = [folder.uri_of(name) for name in books.dead_files]
     report["undelivered"]["files"] = [folder.uri_of(name) for name in books.undelivered_files]
+    report["ambiguous"]["files"] = [folder.uri_of(name) for name in books.ambiguous_files]
     report["folder"] = folder.uri
     return report
 

@@ -219,6 +219,10 @@ class RetryConfig(Section):
     give_up_after_seconds: float = Field(
         900.0, gt=0, description="then the request is undelivered and the run goes on"
     )
+    non_idempotent: Literal["list", "retry"] = Field(
+        "list",
+        description="`$add` and `$append` that may have got through: list them as ambiguous, or repeat them",
+    )
 
 
 class LimitsConfig(Section):

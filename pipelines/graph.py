@@ -24,6 +24,7 @@ from transforms.elements import BlockOutcome, PreparedBlock, Segment
 from transforms.encode_requests import EncodeRequests
 from transforms.import_in_order import ImportInOrder
 from transforms.import_requests import ImportLimits, ImportRequests
+from transforms.in_order import OnceOnly
 from transforms.map_records import MapRecords
 from transforms.prepare_records import PrepareRecords
 from transforms.read_blocks import ReadBlocks
@@ -123,7 +124,8 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
             self.lanes,
         )
         if KINDS[self.config.records.kind].in_order:
-            step = ImportInOrder(self.destination, pace, request.records, request.bytes, dry_run=self.dry_run)
+            once = OnceOnly(self.ledger.intents(), self.config.limits.retry.non_idempotent == "retry")
+            step = ImportInOrder(self.destination, pace, request.records, request.bytes, once, self.dry_run)
             return prepared | "ImportInOrder" >> step
         return (
             prepared

@@ -19,6 +19,7 @@ from mixpanel_http.delivery import Stop
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
 from pipelines.believing import Letters, attempt_of, believed, lines_by_name, segment_of
 from pipelines.crew import attend
+from pipelines.intents import Intents, earlier_sends, read_intents
 from pipelines.ledger_lines import (
     BlockRecord,
     DeadFile,
@@ -31,7 +32,7 @@ from pipelines.ledger_lines import (
 )
 from pipelines.state import StateFolder
 from pipelines.versions import check_worker
-from transforms.elements import attempt_began_at
+from transforms.elements import EarlierSends, attempt_began_at
 from transforms.tally import Counts
 
 
@@ -115,6 +116,15 @@ class Ledger:
             _inherited[self.folder.uri, segment_id, attempt] = inherited
         return None if inherited is None else set(inherited.blocks)
 
+    def earlier_sends(self, segment_id: str, attempt: str) -> Mapping[int, EarlierSends]:
+        """Returns what was sent already of blocks that this attempt has to send, by ordinal."""
+        inherited = _inherited.get((self.folder.uri, segment_id, attempt))
+        return inherited.sends if inherited else {}
+
+    def intents(self) -> Intents:
+        """Returns the writer of what is about to be sent once only."""
+        return Intents(self.folder, self.run)
+
     def line_bases(self) -> Mapping[tuple[str, int], int]:
         """Returns the number of the line at an offset of a file, where it is known."""
         return dict(self.bases)
@@ -154,9 +164,10 @@ class Ledger:
             record = read_done(segment, content, seed(self.run, name))
             if record is not None and all(map(letters.are_whole, record.dead)):
                 return None
-        progress = [name for name in names if name.endswith(".prog")]
-        known = believed(lines_by_name(self.folder, self.run, progress), letters)
-        return Inherited(known.settled, known.dead)
+        progress = lines_by_name(self.folder, self.run, [n for n in names if n.endswith(".prog")])
+        known = believed(progress, letters)
+        intents = read_intents(self.folder, self.run, names)
+        return Inherited(known.settled, known.dead, earlier_sends(known, progress, intents))
 
     def _begun_earlier(self, segment: str) -> list[str]:
         """Returns the names of what other attempts at a segment have written.

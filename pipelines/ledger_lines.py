@@ -7,14 +7,15 @@ behind is not believed. That is what lets a line speak for everything before it,
 
 from __future__ import annotations
 
+import base64
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Final
 
 import orjson
 
-from transforms.elements import FileNote
+from transforms.elements import NOTHING_SENT, EarlierSends, FileNote
 from transforms.tally import Tally
 
 VERSION: Final = 2
@@ -44,6 +45,8 @@ class BlockRecord:
         provisional: True if what could not be read may be read next time, and then blocks are cut elsewhere.
         open_letters: the letters of a block that is to be sent again; they count until it is.
         undelivered: its undelivered records.
+        ambiguous: its records that may have got through.
+        sends: which of its lines are imported, or may be, where it is not settled.
     """
 
     ordinal: int
@@ -53,6 +56,8 @@ class BlockRecord:
     provisional: bool = False
     open_letters: DeadFile | None = None
     undelivered: DeadFile | None = None
+    ambiguous: DeadFile | None = None
+    sends: EarlierSends = NOTHING_SENT
 
     @property
     def settled(self) -> bool:
@@ -85,6 +90,7 @@ class SegmentRecord:
         sample_whole: whether all ids that were stamped went into the sample.
         blocks: how many blocks are known.
         undelivered: files of undelivered records.
+        ambiguous: files of records that may have got through.
         began_at: when the attempt began that wrote last, in seconds since the epoch.
         ended_at: when it last wrote.
     """
@@ -101,6 +107,7 @@ class SegmentRecord:
     undelivered: tuple[DeadFile, ...] = ()
     began_at: float = 0.0
     ended_at: float = 0.0
+    ambiguous: tuple[DeadFile, ...] = ()
 
 
 def seed(run: str, name: str) -> int:
@@ -195,6 +202,7 @@ def summarise(segment: str, blocks: Iterable[BlockRecord], dead: Iterable[DeadFi
     notes: list[FileNote] = []
     letters = list(dead)
     undelivered: list[DeadFile] = []
+    ambiguous: list[DeadFile] = []
     count = 0
     for block in sorted(blocks, key=lambda block: block.ordinal):
         tally.add(block.tally)
@@ -202,6 +210,7 @@ def summarise(segment: str, blocks: Iterable[BlockRecord], dead: Iterable[DeadFi
         count += 1
         letters += [block.open_letters] if block.open_letters else []
         undelivered += [block.undelivered] if block.undelivered else []
+        ambiguous += [block.ambiguous] if block.ambiguous else []
     return SegmentRecord(
         segment,
         tally,
@@ -211,6 +220,7 @@ def summarise(segment: str, blocks: Iterable[BlockRecord], dead: Iterable[DeadFi
         sample_whole=not has_stamped(tally),
         blocks=count,
         undelivered=tuple(undelivered),
+        ambiguous=tuple(ambiguous),
     )
 
 
@@ -231,6 +241,10 @@ def _block_values(block: BlockRecord) -> dict[str, Any]:
         values["open"] = _file_values(block.open_letters)
     if block.undelivered:
         values["undelivered"] = _file_values(block.undelivered)
+    if block.ambiguous:
+        values["ambiguous"] = _file_values(block.ambiguous)
+    if block.sends.imported or block.sends.doubtful:
+        values["sends"] = [base64.b64encode(bits).decode() for bits in astuple(block.sends)]
     return values
 
 
@@ -251,6 +265,8 @@ def _block_record(values: Mapping[str, Any]) -> BlockRecord:
         values.get("provisional", False),
         DeadFile(*values["open"]) if "open" in values else None,
         DeadFile(*values["undelivered"]) if "undelivered" in values else None,
+        DeadFile(*values["ambiguous"]) if "ambiguous" in values else None,
+        EarlierSends(*(base64.b64decode(bits) for bits in values.get("sends", ()))),
     )
 
 

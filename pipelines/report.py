@@ -73,6 +73,8 @@ class Books:
     dead_records: int = 0
     undelivered_files: list[str] = field(default_factory=list)
     undelivered_records: int = 0
+    ambiguous_files: list[str] = field(default_factory=list)
+    ambiguous_records: int = 0
     segments_done: int = 0
     files_done: int = 0
     files_read: int = 0
@@ -115,6 +117,10 @@ def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]
         books.unbalanced.append(
             f"{books.total.undelivered} undelivered records are counted, {books.undelivered_records} written"
         )
+    if books.ambiguous_records != books.total.ambiguous:
+        books.unbalanced.append(
+            f"{books.total.ambiguous} ambiguous records are counted, {books.ambiguous_records} written"
+        )
     return books
 
 
@@ -125,6 +131,8 @@ def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:
     books.dead_records += sum(file.records for file in record.dead)
     books.undelivered_files += [file.name for file in record.undelivered]
     books.undelivered_records += sum(file.records for file in record.undelivered)
+    books.ambiguous_files += [file.name for file in record.ambiguous]
+    books.ambiguous_records += sum(file.records for file in record.ambiguous)
     books.sample.merge(record.sample_level, record.sample)
     books.sample_whole = books.sample_whole and record.sample_whole
     books.segments_done += record.done
@@ -233,6 +241,8 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
         },
         "filtered": {"by_reason": dict(tally.by_filter.most_common())},
         "undelivered": {"files": books.undelivered_files},
+        "ambiguous": {"files": books.ambiguous_files},
+        "by_endpoint": _by_endpoint(tally),
         "files": {
             "total": manifest.files,
             "done": books.files_done,
@@ -267,6 +277,15 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
         "stopped_by": [{"status": stop.status, "message": stop.message} for stop in facts.stops],
         "failure": facts.failure,
     }
+
+
+def _by_endpoint(tally: Tally) -> dict[str, dict[str, int]]:
+    """Returns the outcomes of each endpoint's records, where the run counts them apart."""
+    found: dict[str, dict[str, int]] = {}
+    for name, count in sorted(tally.by_endpoint.items()):
+        endpoint, _, outcome = name.partition(".")
+        found.setdefault(endpoint, {})[outcome] = count
+    return found
 
 
 def files_table(books: Books) -> Iterable[dict[str, Any]]:

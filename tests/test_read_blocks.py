@@ -11,7 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from tests.files import parts_of, read_blocks
 from tests.steps import shown_settings, step_pipeline
-from transforms.elements import Block, Segment
+from transforms.elements import Block, EarlierSends, Segment
 from transforms.read_blocks import ReadBlocks
 from transforms.segment_reader import BlockLimits
 from transforms.storage import Storage
@@ -31,6 +31,9 @@ class Known:
 
     def settled_blocks(self, segment_id: str, attempt: str) -> set[int] | None:
         return self.settled.get(segment_id, set())
+
+    def earlier_sends(self, segment_id: str, attempt: str) -> Mapping[int, EarlierSends]:
+        return {}
 
     def line_bases(self) -> Mapping[tuple[str, int], int]:
         return self.bases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -10,10 +11,13 @@ from mixpanel_http.delivery import Stop
 from mixpanel_http.endpoints import ROUTES
 from mixpanel_http.verdicts import Rejection
 from transforms.dead_letters import dead_letters
-from transforms.elements import Block, BlockOutcome
+from transforms.elements import NOTHING_SENT, Block, BlockOutcome, EarlierSends
 from transforms.import_requests import count_mapped, count_read, count_refusals, line_parts
-from transforms.in_order import FATES, Indices, OpenBlock
+from transforms.in_order import FATES, OpenBlock
+from transforms.line_sets import Indices, packed
 from transforms.tally import Tally
+
+LEFT: Final = ("undelivered", "ambiguous", "not_attempted")
 
 
 def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
@@ -22,7 +26,7 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
     tally = settled.tally
     tally.lines = block.lines
     tally.alterations.update(records.alterations)
-    lines = np.arange(records.count) if records.kept is None else np.asarray(records.kept, np.int64)
+    lines = settled.lines
     refused = [
         replace(r, index=int(lines[r.index]), output=_output(settled, r.index))
         for r in sorted(settled.refused, key=lambda r: r.index)
@@ -49,7 +53,22 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
         list(dead_letters(block, _left(settled, "undelivered", lines), "import")),
         block.provisional,
         list(dead_letters(block, _left(settled, "ambiguous", lines), "import")),
+        _sends(settled, lines),
+        bool(records.count) and bool(settled.once_only.any()),
     )
+
+
+def _sends(settled: OpenBlock, lines: Indices) -> EarlierSends:
+    """Returns which lines are imported, or may be, if the block has to be sent again.
+
+    Of a line of which a map made several records, some may be imported and others not: that is doubtful.
+    """
+    if not np.isin(settled.fates, [FATES.index(fate) for fate in LEFT]).any():
+        return NOTHING_SENT
+    imported = settled.fates == FATES.index("imported")
+    partly = np.intersect1d(lines[imported], lines[~imported])
+    doubtful = np.union1d(lines[settled.fates == FATES.index("ambiguous")], partly)
+    return EarlierSends(packed(np.setdiff1d(lines[imported], partly)), packed(doubtful))
 
 
 def _left(settled: OpenBlock, fate: str, lines: Indices) -> list[Rejection]:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from mixpanel_http.delivery import Stop
 from mixpanel_http.event_blocks import PreparedRecords
@@ -117,6 +118,22 @@ class OversizeLine:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierSends:
+    """What is known of a block's lines from earlier attempts that did not settle it; bitmaps of lines.
+
+    Attributes:
+        imported: lines that are imported, and need not be sent again.
+        doubtful: lines that may be, and that must not be sent again if twice is not as good as once.
+    """
+
+    imported: bytes = b""
+    doubtful: bytes = b""
+
+
+NOTHING_SENT: Final = EarlierSends()
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Up to one request's worth of whole lines from one segment, with where they came from.
 
@@ -136,6 +153,7 @@ class Block:
         wanted: for each line which record is wanted of those that a map makes of it, or None for all; empty
             where all are wanted of every line.
         mapped: what a map made of the lines, or None if there is no map.
+        earlier: what earlier attempts sent of it, for kinds that keep an order.
     """
 
     segment: str
@@ -151,6 +169,7 @@ class Block:
     provisional: bool = False
     wanted: tuple[int | None, ...] = ()
     mapped: MappedLines | None = None
+    earlier: EarlierSends | None = None
 
     @property
     def lines(self) -> int:
@@ -208,7 +227,9 @@ class BlockOutcome:
         stop: why the run must not go on, or None.
         undelivered: one JSON object an undelivered record, as the dead letters have them, to replay it.
         provisional: as of the block.
-        ambiguous: one JSON object for each record that may have got through and may not be sent again.
+        ambiguous: one JSON object for each record that may have got through and must not be sent again.
+        sends: which lines of a block that is not settled are imported, or may be; where an order is kept.
+        once_only: whether it has records that must not be sent twice, so that its outcome has to be durable.
     """
 
     segment: str
@@ -223,6 +244,8 @@ class BlockOutcome:
     undelivered: Sequence[bytes] = ()
     provisional: bool = False
     ambiguous: Sequence[bytes] = ()
+    sends: EarlierSends = NOTHING_SENT
+    once_only: bool = False
 
 
 def new_attempt_id() -> str:

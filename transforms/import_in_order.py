@@ -17,7 +17,6 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.client import Destination, ImportClient
-from mixpanel_http.crash_points import crash_point
 from mixpanel_http.delivery import Deliverer, Stop, Surroundings
 from mixpanel_http.endpoints import ROUTES, Endpoint
 from mixpanel_http.rate import Lane
@@ -25,7 +24,7 @@ from transforms import activity, drain
 from transforms.block_outcomes import outcome_of
 from transforms.elements import BlockOutcome, PreparedBlock
 from transforms.import_requests import ImportLimits
-from transforms.in_order import Channel, DeliversUpdates, OpenBlock, Sent, deal, open_block, send
+from transforms.in_order import Channel, DeliversUpdates, OnceOnly, OpenBlock, Sent, deal, open_block, send
 
 HELD_BYTES: Final = 96 << 20  # of blocks that wait for an outcome; above, requests leave that are not full
 QUEUED: Final = 2  # requests that wait in each channel, on average, before reading goes on
@@ -48,7 +47,7 @@ class ImportInOrder(beam.PTransform[PCollection[PreparedBlock], PCollection[Bloc
         limits: pace, channels, patience.
         records: records in a request, at most.
         bytes: uncompressed bytes in a request, at most.
-        repeats_all: send `$add` and `$append` again, too, where they may have got through.
+        once_only: what is done with `$add` and `$append`.
         dry_run: send nothing.
     """
 
@@ -56,7 +55,7 @@ class ImportInOrder(beam.PTransform[PCollection[PreparedBlock], PCollection[Bloc
     limits: ImportLimits
     records: int
     bytes: int
-    repeats_all: bool = False
+    once_only: OnceOnly = field(default_factory=OnceOnly)
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -74,7 +73,7 @@ class ImportInOrder(beam.PTransform[PCollection[PreparedBlock], PCollection[Bloc
             "in_flight": self.limits.in_flight,
             "records_per_request": self.records,
             "bytes_per_request": self.bytes,
-            "repeats_all": self.repeats_all,
+            "repeats_all": self.once_only.repeats_all,
             "dry_run": self.dry_run,
         }
 
@@ -84,7 +83,7 @@ class _ImportFn(beam.DoFn):
         self._destination = settings.destination
         self._limits = settings.limits
         self._request = (settings.records, settings.bytes)
-        self._repeats_all = settings.repeats_all
+        self._once_only = settings.once_only
         self._dry_run = settings.dry_run
 
     def setup(self) -> None:
@@ -102,11 +101,11 @@ class _ImportFn(beam.DoFn):
             self._senders.under_way = self._under_way
 
     def process(self, prepared: PreparedBlock) -> Iterator[BlockOutcome]:
-        block = open_block(prepared)
+        block = open_block(prepared, self._once_only.repeats_all)
         self._blocks.append(block)
         self._held_bytes += block.held_bytes
         if self._senders is None:
-            block.settle(np.arange(block.left), "not_attempted")
+            block.settle(np.flatnonzero(block.fates == 0), "not_attempted")
         for number, piece in deal(block, len(self._channels)) if block.left else ():
             self._channels[number].add(piece)
             while self._channels[number].is_full:
@@ -133,14 +132,13 @@ class _ImportFn(beam.DoFn):
         batch = channel.take()
         assert self._senders is not None
         delivers = self._senders.of(ROUTES[batch.route].endpoint)
-        self._under_way.add(self._threads[number].submit(send, channel, batch, delivers, self._repeats_all))
+        self._under_way.add(self._threads[number].submit(send, channel, batch, delivers, self._once_only))
 
     def _settle_some(self) -> None:
         """Waits for a request, and notes what became of all that have ended."""
         done, _ = wait(self._under_way, return_when=FIRST_COMPLETED)
         self._under_way -= done
         for future in done:
-            crash_point("after requests")
             sent = future.result()
             sent.settle()
             stop = sent.receipt.stop if sent.receipt else None

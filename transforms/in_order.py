@@ -7,20 +7,20 @@ when all of its records are. Plain values and rules; `import_in_order` wires the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mixpanel_http.crash_points import crash_point
 from mixpanel_http.endpoints import ROUTES
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.verdicts import Rejection
 from transforms.elements import PreparedBlock
+from transforms.line_sets import Indices, are_in, packed, united
 from transforms.tally import Tally
-
-Indices = npt.NDArray[np.int64]
 
 # What became of a record, as a small number: its place here.
 FATES: Final = ("waiting", "imported", "undelivered", "ambiguous", "not_attempted", "dead_lettered")
@@ -66,11 +66,42 @@ class OpenBlock:
         self.left -= 1
         self.refused.append(rejection)
 
+    @property
+    def lines(self) -> Indices:
+        """For each record the block's line that it comes from."""
+        kept = self.prepared.records.kept
+        return np.arange(len(self.fates)) if kept is None else np.asarray(kept, np.int64)
 
-def open_block(prepared: PreparedBlock) -> OpenBlock:
-    """Returns a block none of whose records has an outcome."""
+    @property
+    def once_only(self) -> npt.NDArray[np.bool_]:
+        """For each record whether it must not be sent twice."""
+        return _ONCE_ONLY[np.frombuffer(self.prepared.records.routes, np.uint8)]
+
+
+_ONCE_ONLY: Final = np.array([not route.repeatable for route in ROUTES])
+DOUBTFUL: Final = "an earlier attempt was about to send it, and it is not known whether it got through"
+MAY_CHANGE: Final = "not sent: the file before it could not be read, and when it can this may be sent twice"
+
+
+def open_block(prepared: PreparedBlock, repeats_all: bool = False) -> OpenBlock:
+    """Returns a block; of its records only those have an outcome that earlier attempts leave no question of.
+
+    Args:
+        prepared: the block.
+        repeats_all: also what must not be sent twice is sent again where it may have got through.
+    """
     count = prepared.records.count
-    return OpenBlock(prepared, np.zeros(count, np.uint8), count)
+    block = OpenBlock(prepared, np.zeros(count, np.uint8), count)
+    earlier = prepared.block.earlier
+    if earlier is not None and count:
+        imported = are_in(earlier.imported, block.lines)
+        block.settle(np.flatnonzero(imported), "imported")
+        if not repeats_all:
+            doubtful = are_in(earlier.doubtful, block.lines) & block.once_only & ~imported
+            block.settle(np.flatnonzero(doubtful), "ambiguous", DOUBTFUL)
+    if prepared.block.provisional and count:
+        block.settle(np.flatnonzero(block.once_only), "not_attempted")
+    return block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,15 +137,16 @@ def _size(lines: Sequence[bytes]) -> int:
 
 
 def deal(block: OpenBlock, channels: int) -> Iterator[tuple[int, Slice]]:
-    """Yields a block's records by the channel that their profiles belong to."""
+    """Yields a block's records without an outcome, by the channel that their profiles belong to."""
     records = block.prepared.records
-    if not records.count:
+    if not block.left:
         return
     lines = records.body.split(b"\n")
     keys = np.frombuffer(records.keys, np.uint64)
     shards = keys % np.uint64(channels)
+    waiting = block.fates == _FATE["waiting"]
     for channel in range(channels):
-        chosen = np.flatnonzero(shards == channel)
+        chosen = np.flatnonzero((shards == channel) & waiting)
         if len(chosen):
             at = chosen.tolist()
             own = [lines[i] for i in at]
@@ -310,7 +342,28 @@ def _moved(rejection: Rejection, index: int) -> Rejection:
     return Rejection(index, rejection.reason, rejection.field, rejection.message, rejection.http_status)
 
 
-def send(channel: Channel, batch: Batch, delivers: DeliversUpdates, repeats_all: bool) -> Sent:
+class Intends(Protocol):
+    """Where what is about to be sent once only is written down; `pipelines.intents.Intents` in production."""
+
+    def intend(self, segment: str, attempt: str, lines: Mapping[int, bytes]) -> None:
+        """Makes durable that some lines, by block as bitmaps, are about to be sent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OnceOnly:
+    """What is done with records that must not be sent twice.
+
+    Attributes:
+        intents: where they are written down before they are sent; None writes nothing.
+        repeats_all: send them again all the same where they may have got through.
+    """
+
+    intents: Intends | None = None
+    repeats_all: bool = False
+
+
+def send(channel: Channel, batch: Batch, delivers: DeliversUpdates, once_only: OnceOnly) -> Sent:
     """Sends a batch, except what has to wait behind an update that is not delivered.
 
     Called by one thread for each channel.
@@ -319,18 +372,32 @@ def send(channel: Channel, batch: Batch, delivers: DeliversUpdates, repeats_all:
         channel: whose batch it is.
         batch: what to send.
         delivers: sends it.
-        repeats_all: also what is not idempotent is sent again where it may have got through.
+        once_only: what is done with records that must not be sent twice.
     """
     held_back: list[Slice] = []
     if channel.held:
         batch, held_back = _without_held(channel.held, batch)
     if not batch.slices:
         return Sent(batch, None, held_back)
-    repeatable = repeats_all or ROUTES[batch.route].repeatable
+    repeatable = ROUTES[batch.route].repeatable
+    if not repeatable and once_only.intents is not None:
+        _write_down(batch, once_only.intents)
+    repeatable = repeatable or once_only.repeats_all
     receipt = delivers.deliver(batch.body, batch.count, repeatable=repeatable)
     if receipt.undelivered:
         channel.held |= _undelivered_keys(batch, receipt)
     return Sent(batch, receipt, held_back)
+
+
+def _write_down(batch: Batch, intents: Intends) -> None:
+    found: dict[tuple[str, str], dict[int, bytes]] = {}
+    for piece in batch.slices:
+        block = piece.block.prepared.block
+        lines = found.setdefault((block.segment, block.attempt), {})
+        lines[block.ordinal] = united(lines.get(block.ordinal, b""), packed(piece.block.lines[piece.records]))
+    for (segment, attempt), lines in found.items():
+        intents.intend(segment, attempt, lines)
+    crash_point("after intents")
 
 
 def _without_held(held: set[int], batch: Batch) -> tuple[Batch, list[Slice]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -13,7 +13,7 @@ from apache_beam.pvalue import PCollection
 from mixpanel_http.crash_points import crash_point
 from source_formats.opening import FormatChoice
 from transforms import activity, drain
-from transforms.elements import Block, Segment, new_attempt_id
+from transforms.elements import Block, EarlierSends, Segment, new_attempt_id
 from transforms.letters_again import open_letters
 from transforms.segment_reader import BlockLimits, SegmentReader, Verify
 from transforms.storage import FileSystem, Storage, scheme_of
@@ -28,6 +28,10 @@ class Progress(Protocol):
 
     def settled_blocks(self, segment_id: str, attempt: str) -> set[int] | None:
         """Returns the ordinals of blocks that this attempt need not send again; None if it is not needed."""
+        ...
+
+    def earlier_sends(self, segment_id: str, attempt: str) -> Mapping[int, EarlierSends]:
+        """Returns what was sent already of blocks that this attempt has to send, by ordinal."""
         ...
 
     def line_bases(self) -> Mapping[tuple[str, int], int]:
@@ -106,12 +110,15 @@ class _ReadFn(beam.DoFn):
         done = self.progress.settled_blocks(segment.id, attempt)
         if done is None:
             return
+        earlier = self.progress.earlier_sends(segment.id, attempt)
         crash_point("before read")
         for block in self._reader.blocks(segment, attempt, done):
             if drain.is_requested():
                 return
             activity.here.moved()
             crash_point("after read")
+            if block.ordinal in earlier and not block.provisional:
+                block = replace(block, earlier=earlier[block.ordinal])
             yield open_letters(block) if self.letters else block
 
     def _filesystem(self, uri: str) -> FileSystem:

@@ -24,9 +24,9 @@ from mixpanel_http.verdicts import RecordRefused, Rejection
 _NO_IP: Final = b'"ip":0'
 _ID: Final = b'"$insert_id":"%b"'
 _ID_NO_IP: Final = _ID + b"," + _NO_IP
-_PIECE_BYTES: Final = 256 << 10
+_PIECE_BYTES: Final = 256 << 10  # stays in the processor's cache while it is worked on
 _ALL_BAD: Final = 8  # so many refused lines in a row are taken for input that is bad throughout
-_ALL_BAD_BYTES: Final = 1 << 12
+_ALL_BAD_BYTES: Final = 1 << 12  # of such input is judged before a look whether it got better
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +79,13 @@ def prepare_events(
     return assembly.finished(body)
 
 
-def pieces_of(body: bytes) -> Iterator[bytes]:
-    """Yields a block's lines in pieces that stay in the processor's cache while they are worked on."""
+def pieces_of(body: bytes, limit: int = _PIECE_BYTES) -> Iterator[bytes]:
+    """Yields a block's lines in pieces of at most so many bytes, unless one line has more."""
     start, size = 0, len(body)
-    while size - start > _PIECE_BYTES:
-        end = body.rfind(b"\n", start, start + _PIECE_BYTES)
+    while size - start > limit:
+        end = body.rfind(b"\n", start, start + limit)
         if end < 0:
-            end = body.find(b"\n", start + _PIECE_BYTES)
+            end = body.find(b"\n", start + limit)
         if end < 0:
             break
         yield body[start:end]
@@ -127,6 +127,18 @@ class _Assembly:
         )
 
     def add(self, piece: bytes) -> None:
+        """Adds lines: together, but one by one where it would double their cost to look for clean ones."""
+        if self._refused_in_a_row < _ALL_BAD:
+            self._add_together(piece)
+            return
+        for group in pieces_of(piece, _ALL_BAD_BYTES):
+            if self._refused_in_a_row < _ALL_BAD:
+                self._add_together(group)
+            else:
+                for line in group.split(b"\n"):
+                    self._judge(line)
+
+    def _add_together(self, piece: bytes) -> None:
         """Adds lines: as a whole where they are clean, else around those that are not, else by halves."""
         # One byte is found many times faster than two. Only the clean path reads on without them: what is
         # told of a line counts its own characters.
@@ -147,11 +159,6 @@ class _Assembly:
         return self._by_content and layout.piece.find(b'"$insert_id"', 0, int(layout.ends[0])) < 0
 
     def _add_halves(self, piece: bytes) -> None:
-        if self._refused_in_a_row >= _ALL_BAD and len(piece) <= _ALL_BAD_BYTES:
-            # To look for clean lines where none is would double what a bad line costs.
-            for line in piece.split(b"\n"):
-                self._judge(line)
-            return
         middle = piece.find(b"\n", len(piece) // 2)
         if middle < 0:
             middle = piece.rfind(b"\n")

@@ -220,27 +220,6 @@ def _refuse_constant(token: str) -> NoReturn:
 _lenient: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def _refuse_syntax(line: bytes, said: str) -> NoReturn:
-    """Raises the refusal that tells why a line is not JSON, with the position where it stops being JSON."""
-    try:
-        _lenient.decode(line.decode())
-    except _NonFinite as error:
-        reason, message = (
-            Reason.NON_FINITE_NUMBER,
-            f"{error} is not JSON; send null or leave the property out",
-        )
-    except RecursionError:
-        reason, message = Reason.TOO_DEEP, "nested too deeply to be read"
-    except ValueError as error:
-        position = error.pos if isinstance(error, json.JSONDecodeError) else 0
-        detail = error.msg if isinstance(error, json.JSONDecodeError) else said
-        hint = _hint(line)
-        reason, message = Reason.INVALID_JSON, f"not JSON from character {position} on: {detail}{hint}"
-    else:
-        reason, message = _explain_leniency(line, said)
-    raise RecordRefused(reason, None, message)
-
-
 def _hint(line: bytes) -> str:
     """Returns what else to say of a line that is no JSON because of how its file was made."""
     if line.startswith(codecs.BOM_UTF8):
@@ -252,11 +231,32 @@ def _hint(line: bytes) -> str:
     return ""
 
 
-def _explain_leniency(line: bytes, said: str) -> tuple[Reason, str]:
-    """Returns what is wrong with a line that Python's lenient parser reads and JSON's grammar does not."""
+# Without one of these in it, a line that is no JSON is none for a reason that the decoder tells.
+_MISTAKEN_FOR_JSON: Final = (b"NaN", b"Infinity", b"\\u")
+
+
+def _refuse_syntax(line: bytes, said: str) -> NoReturn:
+    """Raises the refusal that tells why a line is not JSON, and where it stops being JSON if known."""
+    if any(text in line for text in _MISTAKEN_FOR_JSON):
+        _refuse_mistaken(line)
+    told = said.removeprefix("JSON is malformed: ") + _hint(line)
+    raise RecordRefused(Reason.INVALID_JSON, None, f"not JSON: {told}")
+
+
+def _refuse_mistaken(line: bytes) -> None:
+    """Raises the refusal of a line that Python's lenient parser reads and JSON's grammar does not."""
+    try:
+        _lenient.decode(line.decode())
+    except _NonFinite as error:
+        message = f"{error} is not JSON; send null or leave the property out"
+        raise RecordRefused(Reason.NON_FINITE_NUMBER, None, message) from None
+    except RecursionError:
+        raise RecordRefused(Reason.TOO_DEEP, None, "nested too deeply to be read") from None
+    except ValueError:
+        return
     if b"\\u" in line:
-        return Reason.LONE_SURROGATE, "a \\u escape stands for half a character (lone surrogate)"
-    return Reason.INVALID_JSON, f"not JSON: {said}"
+        message = "a \\u escape stands for half a character (lone surrogate)"
+        raise RecordRefused(Reason.LONE_SURROGATE, None, message)
 
 
 def _properties(record: Mapping[str, msgspec.Raw], line: bytes) -> dict[str, msgspec.Raw]:

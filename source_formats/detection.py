@@ -120,6 +120,8 @@ def _of_json(text: bytes) -> Format:
     first, _, more = text.partition(b"\n")
     if text[:1] not in (b"[", b"{") or (_is_json(first) and (more.strip() or text[:1] == b"{")):
         return "ndjson"
+    if text[:1] == b"{" and text[1:].lstrip()[:1] not in (b'"', b"}", b""):
+        return "ndjson"  # no layout makes JSON of it, and lines are told one by one
     if text[:1] == b"[":
         return "json" if text[1:].lstrip()[:1] in (b"{", b"]", b"") else "ndjson"
     cut = cut_records(text)

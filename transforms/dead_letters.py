@@ -8,11 +8,19 @@ from typing import Any, Final
 
 import msgspec
 
-from mixpanel_http.verdicts import Rejection
+from mixpanel_http.verdicts import Reason, Rejection
 from transforms.compression import without_suffix
 from transforms.elements import Block
 
 VERSION: Final = 1
+_NO_JSON: Final = frozenset(
+    {
+        Reason.INVALID_JSON.value,
+        Reason.INVALID_UTF8.value,
+        Reason.NON_FINITE_NUMBER.value,
+        Reason.LONE_SURROGATE.value,
+    }
+)
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
 _raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -92,7 +100,8 @@ def dead_letters(
         if rejection.index in in_base64:
             yield _encode(letter | {"raw_b64": line.decode()})
         else:
-            yield _encode(letter | (_as_bytes(line) if block.oversize else _content(line)))
+            unreadable = block.oversize or rejection.reason in _NO_JSON
+            yield _encode(letter | (_as_bytes(line) if unreadable else _content(line)))
 
 
 def sent_insert_id(record: bytes) -> str | None:

@@ -1,5 +1,6 @@
-"""Giving records back: events, updates and refused records as they were received, profiles as they stand."""
+"""Giving records back: events, updates and refused records as received, profiles and tables as they stand."""
 
+import gzip
 import itertools
 import sqlite3
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import orjson
 from mixpanel_emulator.bodies import parse_json
 from mixpanel_emulator.store import Store, record_reader
 
-KINDS = ("events", "updates", "profiles", "groups", "refused")
+KINDS = ("events", "updates", "profiles", "groups", "refused", "lookup_tables")
 _SPANS = {
     "events": "SELECT body, start, length, name FROM event WHERE (:event IS NULL OR name = :event)"
     " ORDER BY id LIMIT :limit OFFSET :offset",
@@ -70,12 +71,19 @@ def _profiles(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
         yield orjson.dumps({**identity, "$properties": orjson.loads(properties)})
 
 
+def _tables(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
+    sql = "SELECT id, csv FROM lookup_table ORDER BY id LIMIT :limit OFFSET :offset"
+    for table, packed in connection.execute(sql, wanted._asdict()):
+        yield orjson.dumps({"id": table, "csv": gzip.decompress(packed).decode("utf-8", "replace")})
+
+
 _PICK = {
     "events": _as_received,
     "updates": _as_received,
     "refused": _refused,
     "profiles": _profiles,
     "groups": _profiles,
+    "lookup_tables": _tables,
 }
 
 

@@ -182,7 +182,12 @@ class ImportClient:
         headers = {**self._headers, "Content-Length": str(len(body))}
         try:
             response = self._pool.urlopen(
-                "POST", self._target, body=outgoing, headers=headers, redirect=False, preload_content=False
+                self._endpoint.method,
+                self._target,
+                body=outgoing,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
             )
             try:
                 content = self._read(response)

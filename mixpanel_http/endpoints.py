@@ -68,6 +68,7 @@ class Endpoint:
         finish: makes the bytes on the wire from these and the token.
         read: reads an answer.
         ids_of: returns the ids by which an answer may name the records of a body.
+        method: of each request.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Endpoint:
     finish: Callable[[bytes, str], bytes]
     read: ReadAnswer
     ids_of: Callable[[bytes], Sequence[str | None]]
+    method: str = "POST"
 
 
 EVENTS: Final = Endpoint(

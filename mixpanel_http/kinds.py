@@ -11,7 +11,7 @@ from mixpanel_http.event_rules import EventRules, Place
 from mixpanel_http.profile_blocks import prepare_updates
 from mixpanel_http.profile_rules import ProfileRules
 
-KindName = Literal["events", "profiles", "groups"]
+KindName = Literal["events", "profiles", "groups", "lookup_tables"]
 Rules: TypeAlias = EventRules | ProfileRules
 
 
@@ -30,12 +30,12 @@ class Kind:
     """A kind of records.
 
     Attributes:
-        prepare: makes a block's records fit, by the kind's rules.
+        prepare: makes a block's records fit, by the kind's rules; None where there are no blocks.
         in_order: whether what is sent later may overwrite what is sent before, so that the order counts.
         wants_token: whether the project's token stands in each record, so that a service account cannot do.
     """
 
-    prepare: PrepareBlock
+    prepare: PrepareBlock | None
     in_order: bool = False
     wants_token: bool = False
 
@@ -44,4 +44,5 @@ KINDS: Final[dict[KindName, Kind]] = {
     "events": Kind(prepare_events),
     "profiles": Kind(prepare_updates, in_order=True, wants_token=True),
     "groups": Kind(prepare_updates, in_order=True, wants_token=True),
+    "lookup_tables": Kind(None),
 }

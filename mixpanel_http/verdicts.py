@@ -34,6 +34,9 @@ class Reason(str, Enum):
     MISSING_GROUP = "missing_group"
     TRUNCATED_TAIL = "truncated_tail"
     MAP_FAILED = "map_failed"
+    BAD_ROW = "bad_row"
+    BAD_KEY = "bad_key"
+    TABLE_REFUSED = "table_refused"
 
 
 class RecordRefused(ValueError):

@@ -18,6 +18,7 @@ import orjson
 
 from mixpanel_http.client import Destination
 from mixpanel_http.crash_points import crash_point
+from mixpanel_http.rate import Lane
 from pipelines import signals
 from pipelines.closing import DETACHED, Detached, note_detached, whole_report, write_report
 from pipelines.config import Config
@@ -37,7 +38,7 @@ from pipelines.ledger import (
 )
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
-from pipelines.plan import SourceFile, list_files, plan_segments
+from pipelines.plan import SourceFile, list_files
 from pipelines.report import ExitCode, RunFacts, close_books, sending_seconds
 from pipelines.resuming import (
     RunMismatch,
@@ -47,6 +48,7 @@ from pipelines.resuming import (
     check_settings,
     listed_now,
     pattern_of,
+    segments_of,
     settings_of,
     take_new_files,
 )
@@ -197,9 +199,7 @@ def new_run_id(now: dt.datetime | None = None) -> str:
 
 def _new_manifest(config: Config, run_id: str, files: Sequence[SourceFile]) -> Manifest:
     created = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-    segments = tuple(
-        plan_segments(files, Storage(config.source.storage_options), config.source.format_choice())
-    )
+    segments = tuple(segments_of(config, files))
     size = sum(file.size for file in files)
     return Manifest(run_id, created, settings_of(config), len(files), size, segments)
 
@@ -251,7 +251,8 @@ def _try_pipeline(launch: Launch, emulator_url: str | None, watch: Watch | None)
         if not launch.dry_run:
             destination.authorization()  # a missing secret is told now, not by a worker
         with watch(launch) if watch else contextlib.nullcontext():
-            _run_pipeline(launch, destination)
+            run = _run_tables if launch.config.records.kind == "lookup_tables" else _run_pipeline
+            run(launch, destination)
     except Exception as error:  # noqa: BLE001 - whatever it is, the books are closed and it is told
         return describe_failure(error)
     finally:
@@ -307,6 +308,16 @@ def _pipeline(launch: Launch, destination: Destination, ledger: Ledger) -> Pipel
     whole = BackfillEvents(launch.config, destination, ledger, launch.dry_run, lanes)
     _ = pipeline | "BackfillEvents" >> whole
     return pipeline
+
+
+def _run_tables(launch: Launch, destination: Destination) -> None:
+    from pipelines.send_tables import TableRun, TableSender
+
+    config, rate = launch.config, launch.config.limits
+    lane = Lane(rate.events_per_second, rate.bytes_per_minute)
+    sender = None if launch.dry_run else TableSender(destination, lane, config.retry_policy())
+    storage = Storage(config.source.storage_options)
+    TableRun(_ledger_of(launch), storage, config.records.tables, sender).send_all(launch.manifest.segments)
 
 
 def _ledger_of(launch: Launch) -> Ledger:

@@ -64,8 +64,9 @@ def run(
         if beam_args or config.beam.options:
             config = _with_options(config, beam_args)
         _check_engine(config, detach)
-        if not (dry_run or config.destination.emulator):
-            config.destination.to_destination().authorization()  # a missing secret is told first
+        for to in config.destinations:
+            if not (dry_run or to.emulator):
+                to.to_destination().authorization()  # a missing secret is told first
         start = (
             _start_of_jobs(config, resume, replay, dry_run, allow_new)
             if isinstance(config, JobsConfig)

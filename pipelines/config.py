@@ -107,8 +107,9 @@ class InsertIdConfig(Section):
 class RecordsConfig(Section):
     """What the records are and how they are made fit."""
 
-    kind: Literal["events", "profiles", "groups"] = Field(
-        "events", description="what is imported: events, or updates of user or group profiles"
+    kind: Literal["events", "profiles", "groups", "lookup_tables"] = Field(
+        "events",
+        description="what is imported: events, updates of user or group profiles, or lookup tables (CSV)",
     )
     map: MapConfig | None = Field(
         None, description="how records of another shape become Mixpanel's; see below"
@@ -128,6 +129,10 @@ class RecordsConfig(Section):
     ignore_time: bool = Field(
         True,
         description="leave `$last_seen` as it is: stamp `$ignore_time` on updates of users without it",
+    )
+    tables: dict[str, Name] = Field(
+        default_factory=dict,
+        description="ids of lookup tables by patterns of file names; without any, a file is named by its id",
     )
 
 
@@ -350,6 +355,11 @@ class Config(Section):
                 "each record carries the project's token, for which a service account cannot do"
             )
         return self
+
+    @property
+    def destinations(self) -> list[DestinationConfig]:
+        """Where the run sends to."""
+        return [self.destination]
 
     @property
     def order(self) -> Literal["newest_first", "oldest_first"]:

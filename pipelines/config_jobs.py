@@ -42,6 +42,7 @@ class JobConfig(Section):
     name: Name = Field(description="the job's folder in the run's, and its name in the report")
     source: SourceConfig = Field(description="what is read")
     records: RecordsConfig = Field(default_factory=RecordsConfig, description="what the records are")
+    destination: DestinationConfig | None = Field(None, description="in place of the shared one")
     limits: LimitsConfig | None = Field(None, description="in place of the shared ones")
     recent_first: Days | None = Field(
         None, description="like `30d`: the newest days there are go first, then the rest; needs `{date}`"
@@ -113,12 +114,17 @@ class JobsConfig(Section):
             raise ValueError("; ".join(problems))
         return self
 
+    @property
+    def destinations(self) -> list[DestinationConfig]:
+        """Where the jobs send to."""
+        return [job.destination or self.destination for job in self.jobs]
+
     def config_of(self, job: JobConfig) -> Config:
         """Returns the configuration that a job would have if it were alone."""
         return Config(
             source=job.source,
             records=job.records,
-            destination=self.destination,
+            destination=job.destination or self.destination,
             limits=job.limits or self.limits,
             run=self.run,
             beam=self.beam,

@@ -101,6 +101,8 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
 
     def expand(self, begin: PBegin) -> PCollection[Counts]:
         config = self.config
+        prepare = KINDS[config.records.kind].prepare
+        assert prepare is not None, "no records that pass in blocks"
         blocks = (
             begin
             | "ListSegments" >> ListSegments(self.ledger.folder, self.lanes)
@@ -108,9 +110,7 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
         )
         if config.records.map is not None:
             blocks = blocks | "MapRecords" >> _map_records(config.records.map)
-        prepared = blocks | "PrepareRecords" >> PrepareRecords(
-            config.rules(), prepare=KINDS[config.records.kind].prepare
-        )
+        prepared = blocks | "PrepareRecords" >> PrepareRecords(config.rules(), prepare=prepare)
         return self._sent(prepared) | "CommitOutcomes" >> CommitOutcomes(self.ledger)
 
     def _sent(self, prepared: PCollection[PreparedBlock]) -> PCollection[BlockOutcome]:

@@ -101,7 +101,9 @@ def prepare_jobs_replay(config: JobsConfig, origin: str, *, dry_run: bool = Fals
     source = _state(config).below(origin)
     before = read_stages(source)
     check_stages(before, config)
-    left = [stage for stage in before.stages if letters_of(source.below(stage.name))]
+    # A lookup table is sent as a whole: its rows cannot be sent again.
+    sent = [stage for stage in before.stages if stage.kind != "lookup_tables"]
+    left = [stage for stage in sent if letters_of(source.below(stage.name))]
     if not left:
         raise NothingMatched(f"run {origin} has neither dead letters nor undelivered records")
     folder = _new_folder(config)

@@ -13,7 +13,7 @@ from pipelines.config import Config, SourceConfig
 from pipelines.ledger import DeadFile, read_ledger
 from pipelines.manifest import read_manifest, read_origin
 from pipelines.plan import NothingMatched
-from pipelines.resuming import check_run_id
+from pipelines.resuming import RunMismatch, check_run_id
 from pipelines.state import StateFolder, StateUnusable
 from transforms.storage import Storage
 
@@ -29,6 +29,8 @@ def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Lau
         RunMismatch, StateUnusable: if the state cannot be used.
     """
     check_run_id(origin)
+    if config.records.kind == "lookup_tables":
+        raise RunMismatch("a lookup table is sent as a whole: mend its file and start a new run")
     state = StateFolder(config.run.state, Storage(config.run.storage_options))
     source = state.below(origin)
     if not letters_of(source):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from mixpanel_http.insert_ids import RECIPE
@@ -12,6 +12,7 @@ from pipelines.ledger import SegmentRecord
 from pipelines.manifest import Manifest, add_to_manifest
 from pipelines.plan import NothingMatched, SourceFile, SourcePattern, list_files, plan_segments
 from pipelines.state import StateFolder
+from pipelines.table_files import table_problems, table_segments
 from transforms.elements import Segment
 from transforms.storage import Storage, path_of, scheme_of
 
@@ -35,7 +36,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         "records.insert_id": config.records.insert_id.model_dump(),
         "records.insert_id recipe": RECIPE,
         "records.default_ip": config.records.default_ip,
-        **_of_profiles(config),
+        **_of_kind(config),
         "records.map": config.records.map.settings() if config.records.map else None,
         "destination.identity": config.destination.identity,
         "destination": _destination(config),
@@ -44,11 +45,13 @@ def settings_of(config: Config) -> dict[str, Any]:
     }
 
 
-def _of_profiles(config: Config) -> dict[str, Any]:
-    """Returns the settings that only updates of profiles have."""
+def _of_kind(config: Config) -> dict[str, Any]:
+    """Returns the settings that events do not have."""
     records = config.records
     if records.kind == "events":
         return {}
+    if records.kind == "lookup_tables":
+        return {"records.tables": records.tables}
     return {
         "records.operation": records.operation,
         "records.id_field": records.id_field,
@@ -131,6 +134,20 @@ def listed_now(config: Config) -> list[SourceFile]:
         return []
 
 
+def segments_of(config: Config, files: Sequence[SourceFile]) -> Iterator[Segment]:
+    """Returns the segments that files are read in.
+
+    Raises:
+        RunMismatch: if one is to be a lookup table, and it is not known which; a line for each.
+    """
+    if config.records.kind == "lookup_tables":
+        problems = table_problems(files, config.records.tables)
+        if problems:
+            raise RunMismatch("\n".join(problems[:MOST_NAMED]))
+        return table_segments(files)
+    return plan_segments(files, Storage(config.source.storage_options), config.source.format_choice())
+
+
 def take_new_files(
     config: Config, folder: StateFolder, manifest: Manifest, files: Sequence[SourceFile]
 ) -> Manifest:
@@ -141,10 +158,7 @@ def take_new_files(
         return manifest
     first = 1 + max((int(segment.id) for segment in manifest.segments), default=-1)
     segments = tuple(
-        Segment(f"{first + int(segment.id):07d}", segment.parts)
-        for segment in plan_segments(
-            new, Storage(config.source.storage_options), config.source.format_choice()
-        )
+        Segment(f"{first + int(segment.id):07d}", segment.parts) for segment in segments_of(config, new)
     )
     added = dataclasses.replace(
         manifest, files=len(new), bytes=sum(file.size for file in new), segments=segments

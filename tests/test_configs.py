@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config
-from pipelines.config_reading import MAX_CONFIG_BYTES, ConfigError, load_config, with_beam_options
+from pipelines.config_reading import MAX_CONFIG_BYTES, ConfigError, load_config, load_run, with_beam_options
 
 ROOT = Path(__file__).resolve().parent.parent
 CANARY = "canary7f3a9e"
@@ -36,7 +36,7 @@ def errors_of(load: Load, text: str | bytes, *overrides: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").iterdir()), ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(path: Path) -> None:
-    assert load_config(str(path)).source.uris
+    assert load_run(str(path)).destinations
 
 
 def test_two_keys_are_enough(load: Load) -> None:
@@ -146,7 +146,10 @@ ID = "must be 1 to 100 letters, digits, dots, underscores or hyphens, the first 
         ),
         (source("uri: '{date}/x', dates: {from: 2024-01-01, to: today}"), f"source.dates.to: {DAY}"),
         # records
-        (LOCAL + "records: {kind: event}\n", "records.kind: must be 'events', 'profiles' or 'groups'"),
+        (
+            LOCAL + "records: {kind: event}\n",
+            "records.kind: must be 'events', 'profiles', 'groups' or 'lookup_tables'",
+        ),
         (LOCAL + "records: {default_ip: 1.2.3.4}\n", "records.default_ip: must be 0"),
         (
             LOCAL + "records: {insert_id: {mode: fields}}\n",

@@ -22,7 +22,8 @@ from pydantic.fields import FieldInfo
 from mixpanel_http.verdicts import Reason
 from pipelines.command import run
 from pipelines.config import Config
-from pipelines.config_reading import load_config
+from pipelines.config_jobs import JobConfig
+from pipelines.config_reading import load_run
 from pipelines.report import ExitCode
 from run_backfill import looking_parser, parser
 
@@ -61,6 +62,12 @@ def sections(model: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[
             yield from sections(inner, below)
 
 
+def all_sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yields the sections of a run of one job, and what a job of several has."""
+    yield from sections()
+    yield "jobs", JobConfig
+
+
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     kinds = (field.annotation, *get_args(field.annotation))
     return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
@@ -77,7 +84,8 @@ def table(path: str, model: type[BaseModel]) -> str:
 
 def kind_of(path: str, name: str, field: FieldInfo) -> str:
     if section_of(field) is not None:
-        return f"[section](#{path.replace('.', '')}{name})"
+        below = "" if path == "jobs" else path.replace(".", "")  # what a job has, a run of one has, too
+        return f"[section](#{below}{name})"
     own = next((KINDS[c] for m in field.metadata if (c := checker(m)) in KINDS), None)
     words = [own] if own else [kind for kind in kinds_of(field.annotation) if kind]
     return " or ".join(words) + bounds(field)
@@ -138,10 +146,10 @@ def blocks(text: str) -> dict[str, str]:
 def test_each_section_of_the_configuration_has_its_table_and_no_other_has() -> None:
     found = blocks(CONFIGURATION.read_text())
 
-    assert list(found) == [path for path, _ in sections()]
+    assert list(found) == [path for path, _ in all_sections()]
 
 
-@pytest.mark.parametrize(("path", "model"), list(sections()), ids=[path for path, _ in sections()])
+@pytest.mark.parametrize(("path", "model"), list(all_sections()), ids=[path for path, _ in all_sections()])
 def test_a_sections_table_is_what_the_models_say(path: str, model: type[BaseModel]) -> None:
     assert blocks(CONFIGURATION.read_text()).get(path) == table(path, model), (
         "write it anew: python -m tests.test_docs"
@@ -160,7 +168,7 @@ def test_every_example_of_a_configuration_loads(tmp_path: Path) -> None:
     for number, example in enumerate(examples):
         path = tmp_path / f"{number}.yaml"
         path.write_text(example)
-        assert load_config(str(path))
+        assert load_run(str(path))
 
 
 # The command line.
@@ -338,7 +346,7 @@ def test_a_module_that_a_page_names_is_there(page: Path) -> None:
 def write_tables() -> None:
     """Writes the tables of docs/configuration.md anew."""
     text = CONFIGURATION.read_text()
-    for path, model in sections():
+    for path, model in all_sections():
         before, begin, rest = text.partition(f"<!-- keys: {path} -->\n")
         text = f"{before}{begin}{table(path, model)}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     CONFIGURATION.write_text(text)

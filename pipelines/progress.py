@@ -15,8 +15,8 @@ import orjson
 
 from pipelines.background import running_beside
 from pipelines.crew import read_crew, together
-from pipelines.ledger import FOLDER, BlockRecord, segment_of
-from pipelines.ledger_lines import read_progress, seed
+from pipelines.ledger import FOLDER, SegmentRecord, segment_of
+from pipelines.ledger_lines import read_done, read_progress, seed
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.summary import counted
 from transforms import activity, drain
@@ -53,42 +53,82 @@ class LedgerWatch:
         folder: the run's folder.
         run: the run's identity.
         segment_bytes: size of each segment, as stored.
+        before: what was known of each segment when this start of the run began.
     """
 
     folder: StateFolder
     run: str
-    segment_bytes: dict[str, int]
-    _read: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _tally: Tally = field(default_factory=Tally)
-    _seen: set[tuple[str, int]] = field(default_factory=set)
-    _bytes: dict[str, int] = field(default_factory=dict)
+    segment_bytes: Mapping[str, int]
+    before: Mapping[str, SegmentRecord] = field(default_factory=dict)
+    _done: set[str] = field(default_factory=set)
+    _tally: Tally = field(default_factory=Tally)  # of the segments that are done
+    _bytes: int = 0
+    _open: dict[str, _OpenSegment] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for segment, record in self.before.items():
+            if record.done:
+                self._finish(segment, record)
 
     def look(self) -> Snapshot:
         """Returns how far the run is now."""
         for name, size in self.folder.names(FOLDER).items():
             segment = segment_of(name)
+            if segment in self._done:
+                continue
             if name.endswith(".done"):
-                self._bytes[segment] = self.segment_bytes.get(segment, 0)
-            elif name.endswith(".prog") and size > self._read.get(name, (0, 0))[0]:
-                self._take(segment, name)
-        return Snapshot(time.monotonic(), self._tally, sum(self._bytes.values()))
+                record = read_done(segment, self.folder.read(name), seed(self.run, name))
+                if record is not None:
+                    self._finish(segment, record)
+            elif name.endswith(".prog"):
+                self._open.setdefault(segment, _OpenSegment()).take(self.folder, self.run, name, size)
+        tally = Tally()
+        tally.add(self._tally)
+        for each in self._open.values():
+            tally.add(each.tally)
+        done = self._bytes + sum(self._bytes_of(segment, each) for segment, each in self._open.items())
+        return Snapshot(time.monotonic(), tally, done)
 
-    def _take(self, segment: str, name: str) -> None:
-        start, seal = self._read.get(name) or (0, seed(self.run, name))
-        for line, seal_, length in read_progress(self.folder.read(name, start), seal):
+    def _finish(self, segment: str, record: SegmentRecord) -> None:
+        """Adds up a segment that is done, and forgets its blocks: else a long run's display would grow."""
+        self._done.add(segment)
+        self._open.pop(segment, None)
+        self._tally.add(_in_one_part(record.tally))
+        self._bytes += self.segment_bytes.get(segment, 0)
+
+    def _bytes_of(self, segment: str, each: _OpenSegment) -> int:
+        # What a request takes on the wire is near what its records took in a compressed file.
+        return min(self.segment_bytes.get(segment, 0), each.tally.bytes_sent)
+
+
+@dataclass(slots=True)
+class _OpenSegment:
+    """What is known so far of a segment that is not done."""
+
+    tally: Tally = field(default_factory=Tally)
+    _seen: set[int] = field(default_factory=set)
+    _read: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def take(self, folder: StateFolder, run: str, name: str, size: int) -> None:
+        """Reads what is new in a file of progress."""
+        start, seal = self._read.get(name) or (0, seed(run, name))
+        if size <= start:
+            return
+        for line, seal_, length in read_progress(folder.read(name, start), seal):
             start, seal = start + length, seal_
             for record in line.blocks:
-                if (segment, record.ordinal) not in self._seen:
-                    self._seen.add((segment, record.ordinal))
-                    self._add(segment, record)
+                if record.ordinal not in self._seen:
+                    self._seen.add(record.ordinal)
+                    self.tally.add(_in_one_part(record.tally))
         self._read[name] = (start, seal)
 
-    def _add(self, segment: str, record: BlockRecord) -> None:
-        self._tally.add_apart_from_parts(record.tally)
-        self._tally.part(0).add(record.tally.total)
-        size = self.segment_bytes.get(segment, 0)
-        # What a request takes on the wire is near what its records took in a compressed file.
-        self._bytes[segment] = min(size, self._bytes.get(segment, 0) + record.tally.bytes_sent)
+
+def _in_one_part(tally: Tally) -> Tally:
+    """Returns counts as of one file: which one, progress does not tell."""
+    whole = Tally()
+    whole.add_apart_from_parts(tally)
+    whole.part(0).add(tally.total)
+    return whole
 
 
 def progress_values(
@@ -140,7 +180,7 @@ def show_progress(launch: Launch, out: TextIO | None = None, in_json: bool = Fal
     """Shows the run's progress on stderr for as long as the body runs; as JSON always in lines."""
     stream = out or sys.stderr
     sizes = {s.id: sum(part.bytes for part in s.parts) for s in launch.manifest.segments}
-    watch = LedgerWatch(launch.folder, launch.manifest.key, sizes)
+    watch = LedgerWatch(launch.folder, launch.manifest.key, sizes, launch.before)
     show = _show_bar if stream.isatty() and not in_json else partial(_show_lines, in_json=in_json)
     with running_beside(partial(show, watch, launch, stream), "progress"):
         yield
@@ -155,7 +195,6 @@ def _show_lines(
             now = watch.look()
         except StateUnusable:
             continue
-        now = Snapshot(now.at, _copy(now.tally), now.bytes_done)
         if before is not None:
             doing = _doing(launch)
             values = progress_values(now, before, launch.manifest.files, launch.manifest.bytes, doing)
@@ -177,7 +216,6 @@ def _show_bar(watch: LedgerWatch, launch: Launch, stream: TextIO, ended: threadi
                 now = watch.look()
             except StateUnusable:
                 continue
-            now = Snapshot(now.at, _copy(now.tally), now.bytes_done)
             history = [*history[-10:], now]
             counts = now.tally.total
             rate = (counts.imported - history[0].tally.total.imported) / max(now.at - history[0].at, 1e-3)
@@ -198,9 +236,3 @@ def _doing(launch: Launch) -> str:
         return activity.here.now().what
     crew = together(read_crew(launch.folder, launch.id), time.time())
     return str(crew["doing"]) if crew else "starting"
-
-
-def _copy(tally: Tally) -> Tally:
-    copy = Tally()
-    copy.add(tally)
-    return copy

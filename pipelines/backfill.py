@@ -23,6 +23,7 @@ from pipelines import signals
 from pipelines.closing import DETACHED, Detached, note_detached, whole_report, write_report
 from pipelines.config import Config
 from pipelines.crew import lead
+from pipelines.digest import write_digest
 from pipelines.failures import describe_failure
 from pipelines.following import CrewWatch, follow, job_of, start_job
 from pipelines.heartbeat import NOW, SUPERSEDED, Heartbeat, beating, dump_stacks
@@ -222,6 +223,7 @@ def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, all
         made = Launch(config, folder, manifest, ledger, True, dry_run, launch, lease)
         if made.segments_left or allow_new:
             made = _with_files(made, allow_new)
+        write_digest(folder, manifest.key, launch, ledger)  # should this start be killed, the next is fast
         crash_point("before trim")
         trim_dead_letters(folder, ledger)
         crash_point("after trim")
@@ -393,7 +395,8 @@ class _Run:
     ) -> dict[str, Any]:
         """Writes a report of what the ledger says now; without a state it is the last one."""
         launch = self._launch
-        ledger = launch.before if state else read_ledger(launch.folder, launch.manifest.key)
+        unchanged = state or not launch.segments_left
+        ledger = launch.before if unchanged else read_ledger(launch.folder, launch.manifest.key)
         superseded = not state and not launch.lease.is_held()
         books = close_books(launch.manifest.segments, ledger)
         stops = [] if state else read_stops(launch.folder, launch.manifest.key, launch.id)
@@ -416,6 +419,8 @@ class _Run:
         report = whole_report(launch.folder, launch.manifest, books, facts)
         if launch.config.destination.emulator and not launch.dry_run:
             report["emulator_store"] = emulator_store(launch)
+        if not state:
+            write_digest(launch.folder, launch.manifest.key, launch.id, ledger)
         if not superseded:  # else the report of whoever took the run up is the run's
             write_report(launch.folder, report, books)
         return report

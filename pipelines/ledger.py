@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mixpanel_http.delivery import Stop
+from mixpanel_http.insert_ids import IdSample
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
 from pipelines.believing import Letters, attempt_of, believed, lines_by_name, segment_of
 from pipelines.crew import attend
+from pipelines.digest import read_digest
 from pipelines.intents import Intents, earlier_sends, read_intents
 from pipelines.ledger_lines import (
     BlockRecord,
@@ -197,12 +199,7 @@ def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
     """
     names = sorted(folder.names(FOLDER))
     letters = Letters(folder)
-    found: dict[str, SegmentRecord] = {}
-    for name, content in folder.read_all([n for n in reversed(names) if n.endswith(".done")]):
-        segment = segment_of(name)
-        record = read_done(segment, content, seed(run, name))
-        if record is not None and segment not in found and all(map(letters.are_whole, record.dead)):
-            found[segment] = record
+    found = _done(folder, run, [name for name in reversed(names) if name.endswith(".done")], letters)
     unfinished: dict[str, list[str]] = {}
     for name in names:
         if name.endswith(".prog") and segment_of(name) not in found:
@@ -215,6 +212,29 @@ def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
             record = summarise(segment, (*known.settled.values(), *known.open), known.dead)
             record.began_at, record.ended_at = known.began_at, known.ended_at
             found[segment] = record
+    return found
+
+
+def _done(folder: StateFolder, run: str, names: list[str], letters: Letters) -> dict[str, SegmentRecord]:
+    """Returns the segments that are done, by the first believable of these completions.
+
+    Their samples of ids are added up at once, and stand with one of them: each alone takes much room.
+    """
+    digest = read_digest(folder, run)
+    read = folder.read_all([name for name in names if name not in digest])
+    found: dict[str, SegmentRecord] = {}
+    sample = IdSample()
+    for name in names:
+        segment = segment_of(name)
+        record = digest.get(name) or read_done(segment, next(read)[1], seed(run, name))
+        if record is None or segment in found or not all(map(letters.are_whole, record.dead)):
+            continue
+        sample.merge(record.sample_level, record.sample)
+        record.sample_level, record.sample = 0, {}
+        record.completion = name
+        found[segment] = record
+    for record in list(found.values())[:1]:
+        record.sample_level, record.sample = sample.level, sample.counts
     return found
 
 

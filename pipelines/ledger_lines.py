@@ -93,6 +93,8 @@ class SegmentRecord:
         ambiguous: files of records that may have got through.
         began_at: when the attempt began that wrote last, in seconds since the epoch.
         ended_at: when it last wrote.
+        completion: the file that says that it is done, or nothing.
+        digested: whether the run's digest has it.
     """
 
     segment: str
@@ -108,6 +110,8 @@ class SegmentRecord:
     began_at: float = 0.0
     ended_at: float = 0.0
     ambiguous: tuple[DeadFile, ...] = ()
+    completion: str = ""
+    digested: bool = False
 
 
 def seed(run: str, name: str) -> int:
@@ -172,9 +176,13 @@ def done_values(record: SegmentRecord) -> dict[str, Any]:
 def read_done(segment: str, content: bytes, before: int) -> SegmentRecord | None:
     """Returns what a completion says, or None if it is not whole."""
     opened = unseal(content, before)
-    if opened is None or opened[0].get("segment") != segment:
+    return done_record(segment, opened[0]) if opened else None
+
+
+def done_record(segment: str, values: Mapping[str, Any]) -> SegmentRecord | None:
+    """Returns what the values of a completion say, or None if they are not of that segment."""
+    if values.get("segment") != segment:
         return None
-    values = opened[0]
     try:
         level, sample, whole = values["sample"]
         began_at, ended_at = values["at"]

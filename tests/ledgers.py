@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.receipts import Receipt
+from pipelines.digest import write_digest
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.ledger_lines import SegmentRecord
 from pipelines.report import Books, close_books
@@ -68,8 +69,10 @@ class Work:
 
     def start(self, blocks: int = 1 << 30) -> int:
         """Works until everything is done or so many blocks were settled, and returns how many were."""
-        ledger = Ledger(self.folder, RUN, new_attempt_id(), resumed=True)
+        launch = new_attempt_id()
+        ledger = Ledger(self.folder, RUN, launch, resumed=True)
         known = read_ledger(self.folder, RUN)
+        write_digest(self.folder, RUN, launch, known, least=1)
         count = 0
         for segment in self.segments:
             if segment.id in known and known[segment.id].done:

@@ -11,7 +11,7 @@ import orjson
 from mixpanel_emulator.bodies import parse_json
 from mixpanel_emulator.store import Store, record_reader
 
-KINDS = ("events", "updates", "profiles", "groups", "refused", "lookup_tables")
+KINDS = ("events", "updates", "profiles", "groups", "refused", "identities", "lookup_tables")
 _SPANS = {
     "events": "SELECT body, start, length, name FROM event WHERE (:event IS NULL OR name = :event)"
     " ORDER BY id LIMIT :limit OFFSET :offset",
@@ -71,6 +71,12 @@ def _profiles(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]
         yield orjson.dumps({**identity, "$properties": orjson.loads(properties)})
 
 
+def _identities(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
+    sql = "SELECT id, canonical FROM identity ORDER BY id LIMIT :limit OFFSET :offset"
+    for id_, canonical in connection.execute(sql, wanted._asdict()):
+        yield orjson.dumps({"id": id_, "canonical": canonical})
+
+
 def _tables(connection: sqlite3.Connection, wanted: Wanted) -> Iterator[bytes]:
     sql = "SELECT id, csv FROM lookup_table ORDER BY id LIMIT :limit OFFSET :offset"
     for table, packed in connection.execute(sql, wanted._asdict()):
@@ -83,6 +89,7 @@ _PICK = {
     "refused": _refused,
     "profiles": _profiles,
     "groups": _profiles,
+    "identities": _identities,
     "lookup_tables": _tables,
 }
 

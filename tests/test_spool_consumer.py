@@ -13,6 +13,7 @@ from pathlib import Path
 import mixpanel
 import pytest
 
+from mixpanel_spool.__main__ import main
 from mixpanel_spool.consumer import SpoolConsumer, SpoolError
 from mixpanel_spool.writer import SpoolLimits
 from tests.servers import GcsServer, S3Server
@@ -174,6 +175,29 @@ signal.pause()
         assert eventually(lambda: not left.exists())
 
     assert numbers(spooled(tmp_path)) == [*range(1000), 2000]
+
+
+def test_what_is_left_can_be_finished_without_the_application(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = """
+spool = SpoolConsumer(sys.argv[1], limits=SpoolLimits(flush_seconds=3600))
+spool.send("people", message(0))
+spool.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    python(script, tmp_path).communicate(timeout=60)
+    in_use = SpoolConsumer(tmp_path, limits=SpoolLimits(flush_bytes=1, flush_seconds=3600))
+    in_use.send("people", message(1))
+    assert eventually(lambda: numbers(spooled(tmp_path)) == [0])  # by the process that is there
+
+    python(script, tmp_path).communicate(timeout=60)
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "1 files finished\n"
+    assert numbers(spooled(tmp_path)) == [0, 0]
+    in_use.close()
+    assert main([str(tmp_path), "--to", "nosuch://bucket"]) == 1
+    assert numbers(spooled(tmp_path)) == [0, 1, 0]
 
 
 def test_an_exit_without_closing_loses_nothing(tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ from pipelines.config_fields import (
     check_source_uri,
     without_plain_secrets,
 )
+from pipelines.config_formats import CsvConfig
 from pipelines.config_maps import MapConfig
 from source_formats.opening import FormatChoice
+from source_formats.row_lines import Shape
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
 
@@ -44,10 +46,11 @@ class SourceConfig(Section):
         description="which partition is sent first; not given, `newest_first` for events, and for all else "
         "`oldest_first`, as it must be",
     )
-    format: Literal["auto", "ndjson", "json", "dead_letters"] = Field(
+    format: Literal["auto", "ndjson", "json", "csv", "tsv", "dead_letters"] = Field(
         "auto",
         description="what the files hold ([formats.md](formats.md)); `auto` tells each file's by its content",
     )
+    csv: CsvConfig = Field(default_factory=CsvConfig, description="see below")
     verify: Literal["stream", "full"] = Field(
         "stream",
         description="`full`: read a compressed file through before sending any of it; nothing of a damaged "
@@ -62,10 +65,6 @@ class SourceConfig(Section):
     def uris(self) -> list[str]:
         """The URIs, also where there is one."""
         return [self.uri] if isinstance(self.uri, str) else list(self.uri)
-
-    def format_choice(self) -> FormatChoice:
-        """Returns how the files are read; dead letters are lines."""
-        return FormatChoice("ndjson" if self.format == "dead_letters" else self.format)
 
     @field_validator("uri")
     @classmethod
@@ -381,6 +380,12 @@ class Config(Section):
             records.default_ip is not None,
             records.ignore_time,
         )
+
+    def format_choice(self) -> FormatChoice:
+        """Returns how files are read; dead letters are lines, and rows are events where nothing maps them."""
+        shape: Shape = "events" if self.records.kind == "events" and self.records.map is None else "rows"
+        name = "ndjson" if self.source.format == "dead_letters" else self.source.format
+        return FormatChoice(name, self.source.csv.to_layout(shape))
 
     def event_rules(self) -> EventRules:
         """Returns the rules for this run's events."""

@@ -31,6 +31,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         if config.source.dates
         else None,
         "source.format": config.source.format,
+        "source.csv": config.source.csv.model_dump(),
         "source.verify": config.source.verify,
         "records.kind": config.records.kind,
         "records.insert_id": config.records.insert_id.model_dump(),
@@ -145,7 +146,7 @@ def segments_of(config: Config, files: Sequence[SourceFile]) -> Iterator[Segment
         if problems:
             raise RunMismatch("\n".join(problems[:MOST_NAMED]))
         return table_segments(files)
-    return plan_segments(files, Storage(config.source.storage_options), config.source.format_choice())
+    return plan_segments(files, Storage(config.source.storage_options), config.format_choice())
 
 
 def take_new_files(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
 
+from source_formats.delimited import read_delimited
 from source_formats.detection import Format, check_fits, detect_format, unsupported
 from source_formats.json_records import read_json
 from source_formats.lines import Lines
+from source_formats.table_rows import TableLayout
 
 StreamReader = Callable[[Iterable[bytes]], Iterator[Lines]]
 
@@ -19,9 +22,11 @@ class FormatChoice:
 
     Attributes:
         name: the format, or `auto` to tell each file's by its content.
+        table: how CSV and TSV are laid out, and what rows of any format become.
     """
 
     name: Format | Literal["auto"] = "auto"
+    table: TableLayout = field(default_factory=TableLayout)
 
     def format_of(self, head: bytes, name: str) -> Format:
         """Returns what a file is to be read as.
@@ -47,10 +52,10 @@ class FormatChoice:
         """
         if format == "ndjson":
             return None
-        reader = _STREAM_READERS.get(format)
-        if reader is None:
-            raise unsupported(format, "write it as NDJSON")
-        return reader
-
-
-_STREAM_READERS: Final[dict[str, StreamReader]] = {"json": read_json}
+        if format == "json":
+            return read_json
+        if format == "csv":
+            return partial(read_delimited, self.table)
+        if format == "tsv":
+            return partial(read_delimited, replace(self.table, delimiter=self.table.delimiter or "\t"))
+        raise unsupported(format, "write it as NDJSON")

@@ -34,6 +34,10 @@ PRETTY = json.dumps({"event": "a", "properties": {"time": 1}}, indent=2).encode(
         (PRETTY + b"\n" + PRETTY, "x", "json"),
         (PRETTY[:30], "x", "json"),
         (b'[{"a":1}]', "x.json", "json"),
+        (b"a,b\n1,2\n", "x.CSV", "csv"),
+        (b"a\tb\n1\t2\n", "dt=1/x.tsv", "tsv"),
+        (b'{"a":1}\n{"a":2}\n', "x.csv", "ndjson"),
+        (b"a,b\n1,2\n", "x.txt", "ndjson"),
     ],
 )
 def test_a_format_is_told_by_content(head: bytes, name: str, expected: str) -> None:

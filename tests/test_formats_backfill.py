@@ -1,5 +1,6 @@
 """Whole runs over files that are no NDJSON: the same events, the places of what is refused, what is named."""
 
+import base64
 import gzip
 import json
 import random
@@ -36,6 +37,73 @@ def test_events_arrive_whatever_they_are_stored_as(name: str, content: bytes, ba
     assert outcome.code == 0
     assert outcome.books["read"] == outcome.books["imported"] == 50
     assert held(backfills) == list(range(50))
+
+
+TABLE = "event,time,distinct_id,$insert_id,ip,n\n" + "".join(
+    f"{one['event']},{p['time']},{p['distinct_id']},{p['$insert_id']},{p['ip']},{p['n']}\n"
+    for one in EVENTS
+    for p in [one["properties"]]
+)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv"])
+def test_rows_arrive_as_the_events_that_they_are(name: str, backfills: Backfills) -> None:
+    text = TABLE.replace(",", "\t") if ".tsv" in name else TABLE
+    path = backfills.folder / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    outcome = backfills.run(str(path))
+    arrived = [json.loads(record) for record in backfills.emulator.records()]
+
+    assert outcome.code == 0
+    assert sorted(arrived, key=lambda one: one["properties"]["n"]) == EVENTS
+
+
+def test_a_bad_row_is_a_dead_letter_with_its_bytes_and_its_place(backfills: Backfills) -> None:
+    lines = TABLE.splitlines(keepends=True)
+    lines[3] = 'Signup,"1,\n'
+    path = backfills.folder / "a.csv"
+    path.write_text("".join(lines))
+    outcome = backfills.run(str(path), {"run.allow_dead_letters": 1})
+    (letter,) = outcome.dead_letters()
+
+    assert outcome.code == 0
+    assert outcome.books == {
+        **outcome.books,
+        "read": 50,
+        "imported": 49,
+        "dead_lettered": 1,
+        "balanced": True,
+    }
+    assert (letter["stage"], letter["reason"]) == ("prepare", "bad_row")
+    assert letter["source"] == {"uri": str(path), "line": 3, "offset": sum(map(len, lines[:3]))}
+    assert base64.b64decode(letter["raw_b64"]) == b'Signup,"1,'
+
+
+def test_a_table_that_is_cut_short_is_imported_up_to_there(backfills: Backfills) -> None:
+    path = backfills.folder / "a.csv.gz"
+    path.write_bytes(gzip.compress(TABLE.encode(), 0)[:-1200])
+    outcome = backfills.run(str(path), {"run.allow_dead_letters": 1})
+    (letter,) = outcome.dead_letters()
+
+    assert outcome.code == 4
+    assert held(backfills) == list(range(outcome.books["imported"]))
+    assert outcome.books["imported"] > 10
+    assert letter["reason"] == "truncated_tail"
+
+
+def test_a_map_sees_rows_as_objects_of_their_columns(backfills: Backfills) -> None:
+    path = backfills.folder / "a.csv"
+    path.write_text("name;when;who\nSignup;2024-03-01T00:00:00Z;u1\nbad\nLogin;2024-03-02T00:00:00Z;u2\n")
+    mapping = {"event": "name", "time": "when", "distinct_id": "who"}
+    outcome = backfills.run(str(path), {"records.map": mapping, "run.allow_dead_letters": 1})
+    arrived = sorted(
+        (one["event"], one["properties"]["distinct_id"], one["properties"]["time"])
+        for one in map(json.loads, backfills.emulator.records())
+    )
+
+    assert outcome.code == 0
+    assert arrived == [("Login", "u2", 1709337600000), ("Signup", "u1", 1709251200000)]
+    assert [letter["reason"] for letter in outcome.dead_letters()] == ["bad_row"]
 
 
 def test_a_bad_record_of_an_array_is_told_by_its_number_and_its_byte(backfills: Backfills) -> None:

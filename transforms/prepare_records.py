@@ -48,7 +48,11 @@ def _refused_lines(block: Block) -> tuple[Rejection, ...]:
     """Returns the lines that are refused whatever they look like."""
     torn = "the file's readable content ends inside this line"
     return (
-        *(Rejection(line.index, line.reason, None, line.message) for line in block.refused),
+        *(
+            Rejection(line.index, line.reason, None, line.message)
+            for line in block.refused
+            if line.index not in block.torn
+        ),
         *(Rejection(index, Reason.TRUNCATED_TAIL.value, None, torn) for index in block.torn),
     )
 

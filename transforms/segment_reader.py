@@ -287,6 +287,6 @@ def _read_ahead(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, byte
 
 
 def _line_ends(lines: bytes) -> list[int]:
-    """Returns the positions behind the newlines of some lines."""
+    """Returns the positions behind the newlines of some lines, also of one that is still to come."""
     ends: list[int] = (np.flatnonzero(np.frombuffer(lines, np.uint8) == _NEWLINE) + 1).tolist()
-    return ends
+    return ends if lines.endswith(b"\n") else [*ends, len(lines) + 1]

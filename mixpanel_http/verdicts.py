@@ -33,7 +33,6 @@ class Reason(str, Enum):
     BAD_OPERATION = "bad_operation"
     MISSING_GROUP = "missing_group"
     TRUNCATED_TAIL = "truncated_tail"
-    BAD_ROW = "bad_row"
     MAP_FAILED = "map_failed"
     BAD_ROW = "bad_row"
     BAD_KEY = "bad_key"

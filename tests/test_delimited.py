@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -194,7 +194,7 @@ def test_whatever_the_csv_module_writes_is_read_as_it_was(
     rows: list[list[str]], all_quoted: bool, size: int
 ) -> None:
     text = io.StringIO()
-    quoting = csv.QUOTE_ALL if all_quoted else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if all_quoted else csv.QUOTE_MINIMAL
     writer = csv.writer(text, quoting=quoting, lineterminator="\r\n" if all_quoted else "\n")
     writer.writerows([["x", "y"], *rows])
     found = read(text.getvalue().encode(), ROWS, size)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
+import xxhash
 
+from mixpanel_http.limits import MAX_INSERT_ID_BYTES
 from record_maps.flatten import flattened
 from record_maps.names import MOST_NAMES, NameList, Names
 from record_maps.paths import NULL_VALUE, Fields, Path, Row
 from record_maps.personal import PersonalDataRule
-from record_maps.spec import Const, EventNames, Filtered, MapSpec, PersonalData, Spread, Value
+from record_maps.spec import Const, EventNames, Filtered, MapSpec, PersonalData, Source, Spread, Value
 from record_maps.times import compile_time, day_start
 
 EVENT_FILTERED: Final = "event"
@@ -78,7 +81,7 @@ class EventMaker:
         if distinct_id is not None:
             properties["distinct_id"] = _as_text(distinct_id)
         if insert_id is not None:
-            properties["$insert_id"] = _as_text(insert_id)
+            properties["$insert_id"] = _as_insert_id(insert_id)
         if self._personal:
             properties = self._personal.applied(properties)
         if event is None:
@@ -89,9 +92,11 @@ class EventMaker:
         named = {name: value for name, get in self._named if (value := get(row)) is not None}
         properties: Fields = {}
         for spread in self._spreads:
-            fields = row.object_at(spread.path) if spread.path else _others(row.fields, self._taken)
+            fields = row.object_at(spread.path) if spread.path else self._rest(row)
             if fields is None:
                 continue
+            if spread.without:
+                fields = _others(fields, spread.without)
             if spread.prefix or spread.suffix:
                 fields = {f"{spread.prefix}{name}{spread.suffix}": value for name, value in fields.items()}
             properties.update(fields)
@@ -107,6 +112,13 @@ class EventMaker:
             properties = {name: value for name, value in properties.items() if value != NULL_VALUE}
         properties.update(self._tags)
         return properties
+
+    def _rest(self, row: Row) -> Fields:
+        """Returns the fields of a record that nothing else took."""
+        fields = _others(row.fields, self._taken)
+        for key in row.used:
+            fields.pop(key, None)
+        return fields
 
 
 class _Wanted:
@@ -143,11 +155,13 @@ def _getter(value: Value) -> Get:
         return _nothing
     if len(value) == 1:
         return _single(value[0])
-    gets = [_single(source) for source in value]
+    gets = [(_single(source), _whole(source)) for source in value]
 
     def first(row: Row) -> msgspec.Raw | None:
-        for get in gets:
+        for get, key in gets:
             found = get(row)
+            if key is not None:
+                row.used.append(key)
             if found is not None and found != _EMPTY:
                 return found
         return None
@@ -175,12 +189,23 @@ def _nothing(_: Row) -> None:
 
 
 def _taken(spec: MapSpec) -> frozenset[str]:
-    """Returns the fields of a record that another part of the map takes as a whole."""
+    """Returns the fields of a record that another part of the map takes as a whole.
+
+    Of a list of sources that depends on the record: what stands behind the one that counts is not taken.
+    """
     values = [spec.event, spec.time.value, spec.distinct_id, spec.insert_id]
-    values += [value for _, value in spec.properties if not isinstance(value, Spread)]
-    paths = [source for value in values for source in value if not isinstance(source, Const)]
-    paths += [source.path for _, source in spec.properties if isinstance(source, Spread)]
-    return frozenset(str(path[0]) for path in paths if len(path) == 1)
+    sources = [value[0] for value in values if len(value) == 1]
+    named = [value for _, value in spec.properties if not isinstance(value, Spread)]
+    sources += [source for value in named for source in value]
+    sources += [source.path for _, source in spec.properties if isinstance(source, Spread) and source.path]
+    return frozenset(key for source in sources if (key := _whole(source)) is not None)
+
+
+def _whole(source: Source) -> str | None:
+    """Returns the field of the record that a source is, or None if it lies inside of one, or is constant."""
+    if isinstance(source, Const) or len(source) > 1:
+        return None
+    return str(source[0])
 
 
 def _others(fields: Fields, taken: frozenset[str]) -> Fields:
@@ -193,4 +218,20 @@ def _as_text(value: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(b'"%b"' % token) if token[:1] in _DIGITS else value
 
 
+def _as_insert_id(value: msgspec.Raw) -> msgspec.Raw:
+    """Returns an id as Mixpanel takes it: a text that has other characters in it, or too many, as its hash.
+
+    So what has one id in the source is one event, and what has two is two.
+    """
+    token = _as_text(value)
+    if _TAKEN_AS_ID(bytes(token)):
+        return token
+    try:
+        text = _text(token)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return token
+    return msgspec.Raw(_encode(xxhash.xxh3_128_hexdigest(text.encode()))) if text.strip() else token
+
+
+_TAKEN_AS_ID: Final = re.compile(rb'"[0-9A-Za-z-]{1,%d}"' % MAX_INSERT_ID_BYTES).fullmatch
 _DIGITS: Final = frozenset(b"%d" % digit for digit in range(10)) | {b"-"}

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from record_maps.dialects import flat
+from record_maps.dialects import (
+    amplitude,
+    flat,
+    ga4,
+    heap,
+    mixpanel,
+    mparticle,
+    posthog,
+    segment,
+    snowplow,
+)
 from record_maps.spec import Dialect
 
-DIALECTS: Final[dict[str, Dialect]] = {dialect.name: dialect for dialect in (flat.DIALECT,)}
+_MODULES: Final = (amplitude, flat, ga4, heap, mixpanel, mparticle, posthog, segment, snowplow)
+DIALECTS: Final[dict[str, Dialect]] = {module.DIALECT.name: module.DIALECT for module in _MODULES}

@@ -6,7 +6,7 @@ bytes that it is, so that no number is rounded and no text is spelled anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from mixpanel_http.verdicts import RecordRefused, Rejection
 from record_maps.events import EventMaker
 from record_maps.functions import call, load_function
 from record_maps.paths import Fields
-from record_maps.spec import Filtered, MapSpec
+from record_maps.spec import Filtered, MapSpec, Reshape, Reshaped
 
 NO_RECORD: Final = "no_record"
 """Why a line is filtered of which a function or a dialect makes no record at all."""
@@ -100,6 +100,8 @@ class Mapper:
         mapped.expanded.extend([index] * (len(outputs) - 1))
         for number, output in outputs:
             try:
+                if isinstance(output, RecordRefused):
+                    raise output
                 made = output if isinstance(output, Filtered) else self._maker.made(output)
             except RecordRefused as refused:
                 mapped.rejections.append(refused.rejection(index, number))
@@ -142,17 +144,14 @@ def _read(line: bytes) -> Fields:
         return decode_object(line)
 
 
-Split = Callable[[Fields], Iterable["Fields | Filtered"]]
-
-
-def _splitting(spec: MapSpec, folder: str | None) -> Split | None:
+def _splitting(spec: MapSpec, folder: str | None) -> Reshape | None:
     """Returns what makes any number of records of one before they are mapped, or None if nothing does."""
     reshape = spec.reshape
     if spec.function is None:
         return reshape
     name, function = spec.function, load_function(spec.function, folder)
 
-    def split(fields: Fields) -> Iterator[Fields | Filtered]:
+    def split(fields: Fields) -> Iterator[Reshaped]:
         for made in call(function, name, fields):
             yield from reshape(made) if reshape else (made,)
 

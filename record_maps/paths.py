@@ -54,13 +54,19 @@ def parse_path(text: str) -> Path:
 
 
 class Row:
-    """One record that is being mapped: its fields, and its inner objects as far as they were asked for."""
+    """One record that is being mapped: its fields, and its inner objects as far as they were asked for.
 
-    __slots__ = ("_opened", "fields")
+    Attributes:
+        fields: the record's own.
+        used: those among which the first that is there was looked for, up to that one.
+    """
+
+    __slots__ = ("_opened", "fields", "used")
 
     def __init__(self, fields: Fields) -> None:
         """Takes a record's fields."""
         self.fields = fields
+        self.used: list[str] = []
         self._opened: dict[Path, Fields | None] = {}
 
     def get(self, path: Path) -> msgspec.Raw | None:

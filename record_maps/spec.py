@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from mixpanel_http.secret_refs import SecretRef
+from mixpanel_http.verdicts import RecordRefused
 from record_maps.paths import Fields, Path, parse_path
 
 TimeFormat = str
@@ -44,11 +45,13 @@ class Spread:
         path: the object; empty for the record itself, less what other parts of the map take.
         prefix: what stands before the name.
         suffix: what stands behind it.
+        without: fields that are no properties.
     """
 
     path: Path
     prefix: str = ""
     suffix: str = ""
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ class Filtered:
     reason: str
 
 
-Reshape = Callable[[Fields], Iterable["Fields | Filtered"]]
+Reshaped = Fields | Filtered | RecordRefused
+Reshape = Callable[[Fields], Iterable[Reshaped]]
 """A dialect's own step before the map: from one of the vendor's records to any number of them."""
 
 
@@ -202,7 +206,7 @@ def parse_property(name: str, given: object) -> Value | Spread:
     """Returns where a property comes from, or with `*` in its name the object whose fields become properties.
 
     >>> parse_property("user_*", "traits.*")
-    Spread(path=('traits',), prefix='user_', suffix='')
+    Spread(path=('traits',), prefix='user_', suffix='', without=frozenset())
 
     Raises:
         ValueError: if it is neither.

@@ -32,7 +32,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 CONFIGURATION = DOCS / "configuration.md"
 EXIT_CODES = DOCS / "exit-codes.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 # Kinds of values that the configuration names with types of its own, by the function that checks them.
 KINDS = {
     "_reference": "reference",

@@ -133,6 +133,17 @@ def test_a_number_as_an_id_keeps_its_digits() -> None:
     assert (properties["distinct_id"], properties["$insert_id"]) == ("12345678901234567890", "7")
 
 
+def test_an_id_that_mixpanel_does_not_take_becomes_its_hash() -> None:
+    one, same, other, valid, empty = (
+        event_of(FLAT, row(i=i, n=n))["properties"].get("$insert_id")
+        for i, n in (("a_1/ä", 1), ("a_1/ä", 2), ("a_2/ä", 1), ("a-1", 1), (" ", 1))
+    )
+
+    assert one == same != other
+    assert len(one) == 32
+    assert (valid, empty) == ("a-1", " ")
+
+
 def test_what_is_missing_is_left_to_the_rules() -> None:
     (line,) = mapped(FLAT, {"a": 1}).lines
 
@@ -146,6 +157,7 @@ def test_a_field_that_was_taken_is_no_property_too() -> None:
         "event": "Order",
         "properties": {
             "plan": "pro",
+            "d": "d",  # behind the source that counts
             "z": 1,
             "time": 1_709_627_400,
             "distinct_id": "u-1",

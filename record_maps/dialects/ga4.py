@@ -1,0 +1,103 @@
+"""The BigQuery export of Google Analytics 4: parameters are lists of keys and typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from record_maps.paths import NULL_VALUE, Fields, elements, opened
+from record_maps.spec import Dialect, MapSpec, Spread, TimeSpec
+
+# Places in Google's own batches, and what is said in a better way elsewhere in the row.
+INTERNAL: Final = frozenset(
+    {
+        *("event_date", "event_previous_timestamp", "event_server_timestamp_offset", "event_dimensions"),
+        *("event_bundle_sequence_id", "batch_event_index", "batch_ordering_id", "batch_page_id"),
+        *("user_first_touch_timestamp", "user_ltv", "privacy_info", "publisher"),
+        *("session_traffic_source_last_click", "collected_traffic_source", "traffic_source"),
+        *("device", "geo", "app_info", "ecommerce"),
+    }
+)
+TYPES: Final = ("string_value", "int_value", "double_value", "float_value")
+_text: Final = msgspec.json.Decoder(str).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def reshape(fields: Fields) -> Iterator[Fields]:
+    """Yields the row with its lists of parameters as objects."""
+    row = dict(fields)
+    for name in ("event_params", "user_properties"):
+        if name in row:
+            row[name] = msgspec.Raw(_encode(dict(_parameters(row[name]))))
+    yield row
+
+
+def _parameters(raw: msgspec.Raw) -> Iterator[tuple[str, msgspec.Raw]]:
+    for element in elements(raw):
+        parameter = opened(element) or {}
+        value = opened(parameter.get("value"))
+        if value is not None and "key" in parameter:
+            yield from ((_key(parameter["key"]), found) for found in _typed(value))
+
+
+def _typed(value: Fields) -> Iterator[msgspec.Raw]:
+    """Yields the one of a parameter's values that is there, a whole number in quotes without them."""
+    for name in TYPES:
+        found = value.get(name)
+        if found is not None and found != NULL_VALUE:
+            token = bytes(found)
+            is_quoted = name != "string_value" and token[:1] == b'"'
+            yield msgspec.Raw(token.strip(b'"')) if is_quoted else found
+            return
+
+
+def _key(raw: msgspec.Raw) -> str:
+    try:
+        return _text(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return bytes(raw).decode(errors="replace")
+
+
+DIALECT: Final = Dialect(
+    "ga4",
+    MapSpec(
+        event=(("event_name",),),
+        time=TimeSpec((("event_timestamp",),), "microseconds"),
+        distinct_id=(("user_id",), ("user_pseudo_id",)),
+        properties=(
+            ("*", Spread((), without=INTERNAL)),
+            ("ecommerce_*", Spread(("ecommerce",), "ecommerce_")),
+            ("user.*", Spread(("user_properties",), "user.")),
+            ("*", Spread(("event_params",))),
+            ("$user_id", (("user_id",),)),
+            ("$device_id", (("user_pseudo_id",),)),
+            ("$current_url", (("event_params", "page_location"),)),
+            ("$referrer", (("event_params", "page_referrer"),)),
+            ("$city", (("geo", "city"),)),
+            ("$region", (("geo", "region"),)),
+            ("country", (("geo", "country"),)),
+            ("$os", (("device", "operating_system"),)),
+            ("$os_version", (("device", "operating_system_version"),)),
+            ("$browser", (("device", "web_info", "browser"), ("device", "browser"))),
+            ("$browser_version", (("device", "web_info", "browser_version"), ("device", "browser_version"))),
+            ("$brand", (("device", "mobile_brand_name"),)),
+            ("$model", (("device", "mobile_model_name"),)),
+            ("device_category", (("device", "category"),)),
+            ("language", (("device", "language"),)),
+            ("$app_version_string", (("app_info", "version"),)),
+            ("app_id", (("app_info", "id"),)),
+            ("utm_source", (("collected_traffic_source", "manual_source"),)),
+            ("utm_medium", (("collected_traffic_source", "manual_medium"),)),
+            ("utm_campaign", (("collected_traffic_source", "manual_campaign_name"),)),
+            ("utm_term", (("collected_traffic_source", "manual_term"),)),
+            ("utm_content", (("collected_traffic_source", "manual_content"),)),
+            ("first_source", (("traffic_source", "source"),)),
+            ("first_medium", (("traffic_source", "medium"),)),
+            ("first_campaign", (("traffic_source", "name"),)),
+        ),
+        drop_nulls=True,
+        reshape=reshape,
+    ),
+)

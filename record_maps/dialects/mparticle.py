@@ -1,0 +1,141 @@
+"""mParticle's batches: the events of one user and device together, each becomes a record of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from mixpanel_http.verdicts import Reason, RecordRefused
+from record_maps.paths import Fields, elements, opened
+from record_maps.spec import Dialect, Filtered, MapSpec, Reshaped, Spread, TimeSpec
+
+# What mParticle says of a batch, and the parts of it that are spread over its events.
+INTERNAL: Final = frozenset(
+    {
+        *("events", "user_identities", "user_attributes", "deleted_user_attributes", "device_info"),
+        *("application_info", "attribution_info", "consent_state", "api_key", "batch_id", "context"),
+        *("data_plan_context", "ip", "job_id", "message_id", "message_type", "mp_deviceid", "mpid"),
+        *("partner_identity", "integration_attributes", "schema_version", "source_request_id", "debug_event"),
+        *(
+            "timestamp_unixtime_ms",
+            "unique_id",
+            "user_attribute_change",
+            "cookies",
+            "batch_type",
+            "source_info",
+        ),
+        *("mpid_history", "data", "event_type", "identity", "environment"),
+    }
+)
+IN_DATA: Final = frozenset(
+    {
+        *(
+            "event_name",
+            "event_id",
+            "timestamp_unixtime_ms",
+            "source_message_id",
+            "session_uuid",
+            "session_id",
+        ),
+        *("session_start_unixtime_ms", "event_start_unixtime_ms", "custom_attributes", "custom_flags"),
+        *("product_action", "location", "device_current_state", "data_connection_type", "is_goal_defined"),
+        *(
+            "lifetime_value_change",
+            "lifetime_value_attribute_name",
+            "canonical_name",
+            "event_num",
+            "view_controller",
+        ),
+    }
+)
+# These are about the user, the device or mParticle itself; some hold push tokens.
+NO_EVENTS: Final = frozenset(
+    {
+        *("user_attribute_change", "user_identity_change", "profile", "opt_out", "push_registration"),
+        *("validation_result", "network_performance", "breadcrumb", "uninstall", "batch"),
+    }
+)
+_text: Final = msgspec.json.Decoder(str).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def reshape(fields: Fields) -> Iterator[Reshaped]:
+    """Yields each event of a batch, with what is said of all of them."""
+    batch = {**fields, "identity": _customer_id(fields.get("user_identities"))}
+    for raw in elements(fields.get("events")):
+        yield _event(batch, opened(raw) or {})
+
+
+def _event(batch: Fields, event: Fields) -> Reshaped:
+    kind, data = _as_text(event.get("event_type")), opened(event.get("data"))
+    if kind in NO_EVENTS:
+        return Filtered(kind)
+    if not kind or data is None:
+        return RecordRefused(Reason.MAP_FAILED, "events", "an event of a batch has 'event_type' and 'data'")
+    named = {"event_name": data.get("event_name") or msgspec.Raw(_encode(_title(kind)))}
+    return {**batch, "event_type": event["event_type"], "data": msgspec.Raw(_encode({**data, **named}))}
+
+
+def _title(kind: str) -> str:
+    """Returns the name of an event that has none of its own.
+
+    >>> _title("screen_view")
+    'Screen View'
+    """
+    return kind.replace("_", " ").title()
+
+
+def _customer_id(raw: msgspec.Raw | None) -> msgspec.Raw:
+    """Returns the customer id among a user's identities: an object of them, or a list of kinds and values."""
+    named = opened(raw)
+    if named is not None:
+        return named.get("customer_id") or msgspec.Raw(b"null")
+    for element in elements(raw):
+        identity = opened(element) or {}
+        if _as_text(identity.get("identity_type")) == "customer_id":
+            return identity.get("identity") or msgspec.Raw(b"null")
+    return msgspec.Raw(b"null")
+
+
+def _as_text(raw: msgspec.Raw | None) -> str:
+    try:
+        return "" if raw is None else _text(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+DIALECT: Final = Dialect(
+    "mparticle",
+    MapSpec(
+        event=(("data", "event_name"),),
+        time=TimeSpec((("data", "timestamp_unixtime_ms"), ("timestamp_unixtime_ms",)), "milliseconds"),
+        distinct_id=(("identity",), ("mpid",)),
+        insert_id=(("data", "event_id"),),
+        properties=(
+            ("*", Spread((), without=INTERNAL)),
+            ("user.*", Spread(("user_attributes",), "user.")),
+            ("product_*", Spread(("data", "product_action"), "product_")),
+            ("*", Spread(("data",), without=IN_DATA)),
+            ("*", Spread(("data", "custom_attributes"))),
+            ("$user_id", (("identity",),)),
+            ("ip", (("ip",),)),
+            ("session_id", (("data", "session_uuid"), ("data", "session_id"))),
+            ("$latitude", (("data", "location", "latitude"),)),
+            ("$longitude", (("data", "location", "longitude"),)),
+            ("$os", (("device_info", "platform"),)),
+            ("$os_version", (("device_info", "os_version"),)),
+            ("$brand", (("device_info", "brand"),)),
+            ("$manufacturer", (("device_info", "device_manufacturer"),)),
+            ("$model", (("device_info", "device_model"),)),
+            ("$carrier", (("device_info", "network_carrier"),)),
+            ("$app_version_string", (("application_info", "application_version"),)),
+            ("app_name", (("application_info", "application_name"),)),
+            ("environment", (("environment",),)),
+        ),
+        drop_nulls=True,
+        reshape=reshape,
+    ),
+    tuple((kind, "it is no event of the user's") for kind in sorted(NO_EVENTS)),
+)

@@ -1,0 +1,190 @@
+"""Snowplow's enriched events: tab-separated as the canonical model has them, or JSON as its SDKs make it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from mixpanel_http.event_rules import decode_object
+from mixpanel_http.verdicts import Reason, RecordRefused
+from record_maps.paths import NULL_VALUE, Fields, elements, opened
+from record_maps.spec import Dialect, MapSpec, Spread, TimeSpec
+
+_LAYOUT: Final = """
+app_id platform etl_tstamp collector_tstamp dvce_created_tstamp event event_id txn_id name_tracker
+v_tracker v_collector v_etl user_id user_ipaddress user_fingerprint domain_userid domain_sessionidx
+network_userid geo_country geo_region geo_city geo_zipcode geo_latitude geo_longitude geo_region_name
+ip_isp ip_organization ip_domain ip_netspeed page_url page_title page_referrer page_urlscheme
+page_urlhost page_urlport page_urlpath page_urlquery page_urlfragment refr_urlscheme refr_urlhost
+refr_urlport refr_urlpath refr_urlquery refr_urlfragment refr_medium refr_source refr_term mkt_medium
+mkt_source mkt_term mkt_content mkt_campaign contexts se_category se_action se_label se_property
+se_value unstruct_event tr_orderid tr_affiliation tr_total tr_tax tr_shipping tr_city tr_state
+tr_country ti_orderid ti_sku ti_name ti_category ti_price ti_quantity pp_xoffset_min pp_xoffset_max
+pp_yoffset_min pp_yoffset_max useragent br_name br_family br_version br_type br_renderengine br_lang
+br_features_pdf br_features_flash br_features_java br_features_director br_features_quicktime
+br_features_realplayer br_features_windowsmedia br_features_gears br_features_silverlight br_cookies
+br_colordepth br_viewwidth br_viewheight os_name os_family os_manufacturer os_timezone dvce_type
+dvce_ismobile dvce_screenwidth dvce_screenheight doc_charset doc_width doc_height tr_currency
+tr_total_base tr_tax_base tr_shipping_base ti_currency ti_price_base base_currency geo_timezone
+mkt_clickid mkt_network etl_tags dvce_sent_tstamp refr_domain_userid refr_device_tstamp derived_contexts
+domain_sessionid derived_tstamp event_vendor event_name event_format event_version event_fingerprint
+true_tstamp
+"""
+COLUMNS: Final = tuple(_LAYOUT.split())
+LEAST_COLUMNS: Final = 107  # of the oldest layout there is; later ones only added columns at the end
+# Versions and times of Snowplow's own pipeline, and fingerprints of people and events.
+INTERNAL: Final = frozenset(
+    {
+        *("etl_tstamp", "collector_tstamp", "dvce_created_tstamp", "dvce_sent_tstamp", "derived_tstamp"),
+        *("true_tstamp", "refr_device_tstamp", "txn_id", "name_tracker", "v_tracker", "v_collector", "v_etl"),
+        *(
+            "user_fingerprint",
+            "event_fingerprint",
+            "etl_tags",
+            "event_format",
+            "event_version",
+            "event_vendor",
+        ),
+        *("event", "event_name", "unstruct_event", "contexts", "derived_contexts"),
+        *("user_id", "domain_userid", "network_userid", "refr_domain_userid", "name", "event_id"),
+    }
+)
+_NUMBERS: Final = re.compile(
+    r"(domain_sessionidx|geo_latitude|geo_longitude|\w+_urlport|se_value|t[ir]_(total|tax|shipping|price|quantity)"
+    r"(_base)?|pp_\w+|br_(colordepth|view\w+)|(dvce_screen|doc_)(width|height))"
+).fullmatch
+_FLAGS: Final = re.compile(r"br_features_\w+|br_cookies|dvce_ismobile").fullmatch
+_NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?").fullmatch
+_SCHEMA: Final = re.compile(r"iglu:([\w.-]+)/([\w.-]+)/[\w.-]+/(\d+)-\d+-\d+").fullmatch
+_BOOLEANS: Final = {"1": b"true", "0": b"false", "true": b"true", "false": b"false"}
+_text: Final = msgspec.json.Decoder(str).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def read(line: bytes) -> Fields:
+    """Returns a line's fields, without those that are empty.
+
+    Raises:
+        RecordRefused: if it is neither JSON nor has the columns of an enriched event.
+    """
+    if line.lstrip()[:1] == b"{":
+        return decode_object(line)
+    try:
+        values = line.decode().rstrip("\r").split("\t")
+    except UnicodeDecodeError as error:
+        raise RecordRefused(Reason.INVALID_UTF8, None, f"the line is no UTF-8 (byte {error.start})") from None
+    if not LEAST_COLUMNS <= len(values) <= len(COLUMNS):
+        raise RecordRefused(
+            Reason.MAP_FAILED,
+            None,
+            f"an enriched event has {LEAST_COLUMNS} to {len(COLUMNS)} columns, not {len(values)}",
+        )
+    return {name: _typed(name, value) for name, value in zip(COLUMNS, values, strict=False) if value}
+
+
+def _typed(name: str, value: str) -> msgspec.Raw:
+    if name in _DESCRIBED or (_NUMBERS(name) and _NUMBER(value)):
+        return msgspec.Raw(value.encode())
+    if _FLAGS(name) and value in _BOOLEANS:
+        return msgspec.Raw(_BOOLEANS[value])
+    return msgspec.Raw(_encode(value))
+
+
+def reshape(fields: Fields) -> Iterator[Fields]:
+    """Yields the event with its self-describing parts under names of their own, as the SDKs have them.
+
+    Raises:
+        RecordRefused: if one of them does not describe itself.
+    """
+    row = {name: value for name, value in fields.items() if name not in _DESCRIBED}
+    for name, data in _parts(fields):
+        if name.startswith("contexts_"):
+            row[name] = msgspec.Raw(_encode([*elements(row.get(name)), data]))
+        else:
+            row[name] = data
+    own = next((name for name in row if name.startswith("unstruct_event_")), None)
+    if own is not None:
+        row["own"] = row.pop(own)
+    is_structured = bytes(row.get("event", b"")) == b'"struct"'
+    named = row.get("se_action") if is_structured else row.get("event_name") or row.get("event")
+    yield row if named is None else {**row, "name": named}
+
+
+_DESCRIBED: Final = ("contexts", "derived_contexts", "unstruct_event")
+
+
+def _parts(fields: Fields) -> Iterator[tuple[str, msgspec.Raw]]:
+    """Yields each self-describing part of an event with the name that it goes by."""
+    for column in _DESCRIBED:
+        if column not in fields or fields[column] == NULL_VALUE:
+            continue
+        data = (opened(fields[column]) or {}).get("data")
+        for part in (data,) if column == "unstruct_event" else elements(data):
+            name, content = _described(part)
+            kind = "unstruct_event" if column == "unstruct_event" else "contexts"
+            yield f"{kind}_{name}", content
+
+
+def _described(raw: msgspec.Raw | None) -> tuple[str, msgspec.Raw]:
+    """Returns the name that a self-describing value goes by, and the value."""
+    value = opened(raw) or {}
+    try:
+        match = _SCHEMA(_text(value["schema"]))
+        content = value["data"]
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
+        match = None
+    if match is None:
+        message = "contexts and unstruct_event must hold JSON with an iglu schema and data"
+        raise RecordRefused(Reason.MAP_FAILED, None, message)
+    return "_".join(_snake(part) for part in match.groups()), content
+
+
+def _snake(name: str) -> str:
+    """Returns a name as columns are called.
+
+    >>> _snake("com.acme"), _snake("addToCart")
+    ('com_acme', 'add_to_cart')
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"[.-]", "_", name)).lower()
+
+
+DIALECT: Final = Dialect(
+    "snowplow",
+    MapSpec(
+        event=(("name",),),
+        time=TimeSpec(
+            (("true_tstamp",), ("derived_tstamp",), ("dvce_created_tstamp",), ("collector_tstamp",)),
+            "iso8601",
+        ),
+        distinct_id=(("user_id",), ("domain_userid",), ("network_userid",)),
+        insert_id=(("event_id",),),
+        properties=(
+            ("*", Spread((), without=INTERNAL)),
+            ("*", Spread(("own",))),
+            ("$user_id", (("user_id",),)),
+            ("$device_id", (("domain_userid",), ("network_userid",))),
+            ("ip", (("user_ipaddress",),)),
+            ("$current_url", (("page_url",),)),
+            ("$referrer", (("page_referrer",),)),
+            ("$city", (("geo_city",),)),
+            ("$region", (("geo_region_name",),)),
+            ("mp_country_code", (("geo_country",),)),
+            ("$browser", (("br_name",),)),
+            ("$browser_version", (("br_version",),)),
+            ("$os", (("os_name",),)),
+            ("$screen_width", (("dvce_screenwidth",),)),
+            ("$screen_height", (("dvce_screenheight",),)),
+            ("utm_source", (("mkt_source",),)),
+            ("utm_medium", (("mkt_medium",),)),
+            ("utm_campaign", (("mkt_campaign",),)),
+            ("utm_term", (("mkt_term",),)),
+            ("utm_content", (("mkt_content",),)),
+        ),
+        drop_nulls=True,
+        read=read,
+        reshape=reshape,
+    ),
+)

@@ -44,6 +44,7 @@ class PreparedRecords:
         keys: for kinds that keep an order, for each record 8 bytes that are the same for what is to stay in
             order.
         routes: for the same kinds, for each record a byte: its place in `endpoints.ROUTES`.
+        refused: of mixed kinds, how many records each endpoint's rules refused.
         outputs: for each record of `body` which of its line's records it is, where a map made them.
     """
 
@@ -57,6 +58,7 @@ class PreparedRecords:
     keys: bytes = b""
     routes: bytes = b""
     outputs: tuple[int, ...] | None = None
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 def prepare_events(

@@ -8,11 +8,13 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from mixpanel_http.event_blocks import PreparedRecords, prepare_events
 from mixpanel_http.event_rules import EventRules, Place
+from mixpanel_http.identity_rules import IdentityRules, PrepareIdentity
+from mixpanel_http.mixed_records import MixedRules, PrepareMixed
 from mixpanel_http.profile_blocks import prepare_updates
 from mixpanel_http.profile_rules import ProfileRules
 
-KindName = Literal["events", "profiles", "groups", "lookup_tables"]
-Rules: TypeAlias = EventRules | ProfileRules
+KindName = Literal["events", "profiles", "groups", "identity", "mixed", "lookup_tables"]
+Rules: TypeAlias = EventRules | ProfileRules | IdentityRules | MixedRules
 
 
 class PrepareBlock(Protocol):
@@ -44,5 +46,7 @@ KINDS: Final[dict[KindName, Kind]] = {
     "events": Kind(prepare_events),
     "profiles": Kind(prepare_updates, in_order=True, wants_token=True),
     "groups": Kind(prepare_updates, in_order=True, wants_token=True),
+    "identity": Kind(PrepareIdentity(), in_order=True),
+    "mixed": Kind(PrepareMixed(), in_order=True, wants_token=True),
     "lookup_tables": Kind(None),
 }

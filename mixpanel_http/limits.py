@@ -54,6 +54,8 @@ IDENTITY_EVENTS: Final = frozenset({"$identify", "$create_alias", "$merge"})
 
 EVENTS_PER_SECOND: Final = 30_000  # IMP: about, over a rolling minute, per project
 BYTES_PER_MINUTE: Final = 2_000_000_000  # IMP: uncompressed JSON, rolling minute, per project
+# /docs/tracking-methods/id-management/identifying-users-original: ids of one user, in original projects.
+MAX_CLUSTER_IDS: Final = 500
 
 MAX_UPDATES_PER_REQUEST: Final = 2000  # UPL, GRL
 GROUPS_PER_REQUEST: Final = 200  # a remark in a bulk importer by a Mixpanel engineer: what /groups takes well

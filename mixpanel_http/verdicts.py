@@ -32,6 +32,8 @@ class Reason(str, Enum):
     MISSING_OPERATION = "missing_operation"
     BAD_OPERATION = "bad_operation"
     MISSING_GROUP = "missing_group"
+    CLUSTER_FULL = "cluster_full"
+    UNKNOWN_KIND = "unknown_kind"
     TRUNCATED_TAIL = "truncated_tail"
     MAP_FAILED = "map_failed"
     BAD_ROW = "bad_row"

@@ -11,9 +11,11 @@ from mixpanel_http import limits
 from mixpanel_http.client import HOSTS, Destination, check_endpoint
 from mixpanel_http.delivery import RetryPolicy
 from mixpanel_http.event_rules import EventRules
+from mixpanel_http.identity_rules import IdentityRules
 from mixpanel_http.insert_ids import InsertIdPolicy
-from mixpanel_http.kinds import KINDS, Rules
-from mixpanel_http.profile_rules import Operation, ProfileRules
+from mixpanel_http.kinds import KINDS, KindName, Rules
+from mixpanel_http.mixed_records import MixedRules
+from mixpanel_http.profile_rules import ONLY_OF_USERS, Operation, ProfileRules
 from mixpanel_http.secret_refs import SecretRef
 from pipelines.config_beam import BeamConfig
 from pipelines.config_fields import (
@@ -106,9 +108,10 @@ class InsertIdConfig(Section):
 class RecordsConfig(Section):
     """What the records are and how they are made fit."""
 
-    kind: Literal["events", "profiles", "groups", "lookup_tables"] = Field(
+    kind: KindName = Field(
         "events",
-        description="what is imported: events, updates of user or group profiles, or lookup tables (CSV)",
+        description="what is imported: events, updates of user or group profiles, identity records, records "
+        "that say it themselves, or lookup tables (CSV)",
     )
     map: MapConfig | None = Field(
         None, description="how records of another shape become Mixpanel's; see below"
@@ -308,6 +311,16 @@ class RunConfig(Section):
         return without_plain_secrets(value)
 
 
+def _check_records(records: RecordsConfig) -> None:
+    """Refuses settings of flat rows where there are none."""
+    if records.kind not in ("profiles", "groups") and records.id_field is not None:
+        raise ValueError(f"records.id_field goes with kind profiles or groups, not with {records.kind}")
+    if records.id_field is None and records.operation != "$set":
+        raise ValueError("records.operation is what a flat row does, and needs records.id_field")
+    if records.kind == "groups" and records.operation in ONLY_OF_USERS:
+        raise ValueError(f"records.operation {records.operation} is not supported in group profiles")
+
+
 class Config(Section):
     """A run's configuration, as the YAML file has it."""
 
@@ -348,6 +361,12 @@ class Config(Section):
             raise ValueError(
                 f"limits.lanes must be 1 with records.kind {self.records.kind}: updates keep their order"
             )
+        _check_records(self.records)
+        if self.records.kind == "identity" and self.destination.identity == "simplified":
+            raise ValueError(
+                "records.kind identity needs destination.identity: original. A project with simplified "
+                "identity refuses these records: put $device_id and $user_id into its events instead"
+            )
         if kind.wants_token and credentials is not None and credentials.project_token is None:
             raise ValueError(
                 f"records.kind {self.records.kind} needs destination.credentials.project_token: "
@@ -367,13 +386,23 @@ class Config(Section):
 
     def rules(self) -> Rules:
         """Returns the rules for this run's records."""
-        return self.event_rules() if self.records.kind == "events" else self.profile_rules()
+        kind = self.records.kind
+        if kind in ("profiles", "groups"):
+            return self.profile_rules(groups=kind == "groups")
+        identity = IdentityRules(self.destination.identity)
+        if kind == "identity":
+            return identity
+        events = self.event_rules()
+        if kind != "mixed":
+            return events
+        users, groups = self.profile_rules(groups=False), self.profile_rules(groups=True)
+        return MixedRules(events, users, groups, identity)
 
-    def profile_rules(self) -> ProfileRules:
-        """Returns the rules for this run's updates of profiles."""
+    def profile_rules(self, *, groups: bool) -> ProfileRules:
+        """Returns the rules for this run's updates of profiles of users, or of groups."""
         records = self.records
         return ProfileRules(
-            records.kind == "groups",
+            groups,
             records.id_field,
             records.operation,
             records.group_key,

@@ -148,7 +148,7 @@ ID = "must be 1 to 100 letters, digits, dots, underscores or hyphens, the first 
         # records
         (
             LOCAL + "records: {kind: event}\n",
-            "records.kind: must be 'events', 'profiles', 'groups' or 'lookup_tables'",
+            "records.kind: must be 'events', 'profiles', 'groups', 'identity', 'mixed' or 'lookup_tables'",
         ),
         (LOCAL + "records: {default_ip: 1.2.3.4}\n", "records.default_ip: must be 0"),
         (

@@ -58,6 +58,12 @@ def test_the_id_that_was_sent_is_put_into_the_record_and_nothing_else_changes() 
     assert opened == RECORD[:-2] + b',"$insert_id":"id-1"}}'
 
 
+def test_the_id_is_put_into_a_record_that_carries_its_own_kind() -> None:
+    opened = open_letters(block_of(letters_of([b'["events",%b]' % RECORD], sent="id-1"))).raw.strip()
+
+    assert opened == b'["events",%b]' % (RECORD[:-2] + b',"$insert_id":"id-1"}}')
+
+
 def test_a_record_that_has_its_id_stays_byte_for_byte() -> None:
     record = b'{ "properties": {"$insert_id":"id-1", "x": 1.0}, "event": "a" }'
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from typing import Any
 
 import pytest
 
-from mixpanel_emulator.process import EmulatorProcess
-from tests.backfills import TOKEN, Backfills
+from mixpanel_emulator.process import EmulatorProcess, start_emulator
+from mixpanel_http.records import alias, identify, merge
+from tests.backfills import TOKEN, Backfills, event
+from tests.emulator.talk import basic, call, send
 
 PROFILES = {"records.kind": "profiles"}
 GROUPS = {"records.kind": "groups"}
+EXPORT = "/api/2.0/export?from_date=2023-11-01&to_date=2023-12-01"
 
 
 def held(emulator: EmulatorProcess, kind: str = "profiles") -> dict[str, Any]:
@@ -177,3 +181,52 @@ def test_updates_of_one_profile_keep_the_order_of_the_input(backfills: Backfills
     assert outcome.books["imported"] == 7500
     assert {user: found["n"] for user, found in held(backfills.emulator).items()} == last
     assert backfills.emulator.stats()["faults"]["lost"] > 3
+
+
+def test_records_that_carry_their_own_kind_go_each_where_it_belongs(backfills: Backfills) -> None:
+    backfills.write(
+        "spool.jsonl.gz",
+        [
+            b'["people",{"$token":"tok-x","$distinct_id":"u-1","$set":{"plan":"free"}}]',
+            b'people::{"$distinct_id":"u-1","$set":{"plan":"pro"}}',
+            b'["groups",{"$group_key":"company","$group_id":"acme","$set":{"size":3}}]',
+            b'["events",{"event":"Signup","properties":{"time":1700000000,"distinct_id":"u-1"}}]',
+            b'["people",{"$token":"tok-x","$distinct_id":"u-1","$add":{"n":"x"}}]',
+            b'people::{"$token":"tok-x","$distin',
+            {"event": "Login", "properties": {"time": 1700000001, "distinct_id": "u-2"}},
+        ],
+    )
+    outcome = backfills.run(backfills.everything, {"records.kind": "mixed", "run.allow_dead_letters": 2})
+
+    assert outcome.code == 0, outcome.err
+    assert held(backfills.emulator)["u-1"] == {"plan": "pro"}
+    assert held(backfills.emulator, "groups") == {"acme": {"size": 3}}
+    assert backfills.emulator.stats()["events"] == 2
+    assert outcome.report["by_endpoint"] == {
+        "events": {"imported": 2},
+        "groups": {"imported": 1},
+        "people": {"imported": 2, "dead_lettered": 2},
+    }
+    assert {letter["reason"] for letter in outcome.dead_letters()} == {"bad_operation", "invalid_json"}
+    assert "tok-x" not in json.dumps(outcome.dead_letters())
+    raw = [letter.get("raw_b64", "") for letter in outcome.dead_letters()]
+    assert b"tok-x" not in base64.b64decode("".join(raw))
+
+
+def test_identity_records_link_ids_before_the_events_begin(backfills: Backfills) -> None:
+    device = "0b1f6c3e-7a55-4c9e-9d0e-3b3f5f3f2a11"
+    ids = [identify("u-1", device), alias("jane", "u-1"), merge("u-1", "u-9"), merge("a", "")]
+    changes = {"records.kind": "identity", "destination.identity": "original", "run.allow_dead_letters": 1}
+    path = str(backfills.write("ids.json", ids))
+    assert backfills.run(path, {**changes, "destination.identity": "simplified"}).code == 2
+    with start_emulator(settings={"identity": "original"}) as original:
+        backfills.emulator = original
+        outcome = backfills.run(path, changes)
+        events = [event(n, distinct_id=one) for n, one in enumerate((device, "jane", "u-9"))]
+        assert send(original.url, events).status == 200
+        reply = call(original.url, "GET", EXPORT, headers={"Authorization": basic("t")})
+
+    assert outcome.code == 0, outcome.err
+    assert (outcome.books["imported"], outcome.books["dead_lettered"]) == (3, 1)
+    exported = [json.loads(line)["properties"]["distinct_id"] for line in reply.body.splitlines()]
+    assert exported[-3:] == ["u-1"] * 3

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from mixpanel_http.delivery import Stop
-from mixpanel_http.endpoints import ROUTES
+from mixpanel_http.endpoints import ROUTES, TO_EVENTS
 from mixpanel_http.verdicts import Rejection
-from transforms.dead_letters import dead_letters
+from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import NOTHING_SENT, Block, BlockOutcome, EarlierSends
 from transforms.import_requests import count_mapped, count_read, count_refusals, line_parts
 from transforms.in_order import FATES, OpenBlock
@@ -27,11 +27,11 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
     tally.lines = block.lines
     tally.alterations.update(records.alterations)
     lines = settled.lines
-    refused = [
-        replace(r, index=int(lines[r.index]), output=_output(settled, r.index))
-        for r in sorted(settled.refused, key=lambda r: r.index)
-    ]
+    by_record = sorted(settled.refused, key=lambda r: r.index)
+    refused = [replace(r, index=int(lines[r.index]), output=_output(settled, r.index)) for r in by_record]
     unmapped = block.mapped.rejections if block.mapped else ()
+    undelivered = np.flatnonzero(settled.fates == FATES.index("undelivered")).tolist()
+    undelivered_ids = _sent_ids(settled, undelivered)
     _count_fates(tally, settled, lines)
     count_refusals(tally, block, [*unmapped, *records.rejections, *refused])
     count_read(tally, block, records.blank)
@@ -44,13 +44,13 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
         [
             *dead_letters(block, unmapped, "map"),
             *dead_letters(block, records.rejections, "prepare"),
-            *dead_letters(block, refused, "import"),
+            *dead_letters(block, refused, "import", _sent_ids(settled, [r.index for r in by_record])),
         ],
         records.stamped_ids,
         block.notes,
         block.end,
         stop,
-        list(dead_letters(block, _left(settled, "undelivered", lines), "import")),
+        list(dead_letters(block, _left(settled, "undelivered", lines), "import", undelivered_ids)),
         block.provisional,
         list(dead_letters(block, _left(settled, "ambiguous", lines), "import")),
         _sends(settled, lines),
@@ -69,6 +69,14 @@ def _sends(settled: OpenBlock, lines: Indices) -> EarlierSends:
     partly = np.intersect1d(lines[imported], lines[~imported])
     doubtful = np.union1d(lines[settled.fates == FATES.index("ambiguous")], partly)
     return EarlierSends(packed(np.setdiff1d(lines[imported], partly)), packed(doubtful))
+
+
+def _sent_ids(settled: OpenBlock, records: list[int]) -> list[str | None]:
+    """Returns the `$insert_id`s of some records, as far as they are events."""
+    if not records:
+        return []
+    sent, routes = settled.prepared.records.body.split(b"\n"), settled.prepared.records.routes
+    return [sent_insert_id(sent[i]) if routes[i] == TO_EVENTS else None for i in records]
 
 
 def _left(settled: OpenBlock, fate: str, lines: Indices) -> list[Rejection]:
@@ -102,6 +110,8 @@ def _parts(block: Block, lines: Indices) -> Indices:
 
 
 def _count_by_endpoint(tally: Tally, settled: OpenBlock) -> None:
+    for name, count in settled.prepared.records.refused.items():
+        tally.by_endpoint[f"{name}.dead_lettered"] += count
     routes = np.frombuffer(settled.prepared.records.routes, np.uint8)
     for route in np.unique(routes).tolist():
         fates = np.bincount(settled.fates[routes == route], minlength=len(FATES)).tolist()

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mixpanel_http.mixed_records import without_token
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.compression import without_suffix
 from transforms.elements import Block
@@ -23,7 +24,6 @@ _NO_JSON: Final = frozenset(
 )
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
-_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _SentProperties(msgspec.Struct, gc=False):
@@ -83,6 +83,8 @@ def dead_letters(
     in_base64 = {refused.index for refused in block.refused}
     for i, rejection in enumerate(rejections):
         line = lines[rejection.index]
+        if b'token"' in line:
+            line = without_token(line)
         letter = {
             "v": VERSION,
             "stage": stage,
@@ -116,16 +118,7 @@ def _content(line: bytes) -> dict[str, Any]:
         _decode(line)
     except (ValueError, RecursionError):
         return _as_bytes(line)
-    return {"record": msgspec.Raw(_without_token(line.strip(b" \t\r\n")))}
-
-
-def _without_token(record: bytes) -> bytes:
-    """Returns a record without the token that it may carry; everything else stays token for token."""
-    if b'"$token"' not in record or not record.startswith(b"{"):
-        return record
-    values = _raw_object(record)
-    values.pop("$token", None)
-    return _encode(values)
+    return {"record": msgspec.Raw(line.strip(b" \t\r\n"))}
 
 
 def _as_bytes(line: bytes) -> dict[str, Any]:

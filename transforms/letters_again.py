@@ -16,6 +16,7 @@ from mixpanel_http.verdicts import Reason
 from transforms.elements import Block, Span
 
 _raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_raw_pair: Final = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -98,6 +99,9 @@ def _with_id(record: bytes, insert_id: str | None) -> bytes:
     if insert_id is None:
         return record
     try:
+        if record.startswith(b"["):
+            endpoint, message = _raw_pair(record)  # a record that carries its own kind
+            return b"[%b,%b]" % (bytes(endpoint), _with_id(bytes(message), insert_id))
         event: dict[str, Any] = dict(_raw_object(record))
         properties: dict[str, Any] = dict(_raw_object(event["properties"]))
     except (msgspec.DecodeError, KeyError):

@@ -13,8 +13,10 @@ from apache_beam.pvalue import PCollection
 
 from mixpanel_http.event_blocks import PreparedRecords, prepare_events
 from mixpanel_http.event_rules import EventRules, Place
+from mixpanel_http.identity_rules import IdentityRules
 from mixpanel_http.kinds import PrepareBlock, Rules
 from mixpanel_http.long_strings import TRUNCATED, count_truncated
+from mixpanel_http.mixed_records import MixedRules
 from mixpanel_http.profile_rules import ProfileRules
 from mixpanel_http.verdicts import Reason, Rejection
 from record_maps.mapper import MappedLines
@@ -71,7 +73,8 @@ def _refuse_oversize(length: int) -> PreparedRecords:
 
 
 def _keeps_rows(rules: Rules) -> bool:
-    return isinstance(rules, EventRules) and rules.insert_id.keeps_rows
+    events = rules.events if isinstance(rules, MixedRules) else rules
+    return isinstance(events, EventRules) and events.insert_id.keeps_rows
 
 
 def _prepare_mapped(
@@ -138,12 +141,14 @@ class PrepareRecords(beam.PTransform[PCollection[Block], PCollection[PreparedBlo
     def display_data(self) -> dict[str, Any]:
         if isinstance(self.rules, ProfileRules):
             return {"operation": self.rules.operation, "id_field": self.rules.id_field or ""}
-        policy = self.rules.insert_id
+        if isinstance(self.rules, IdentityRules):
+            return {"identity": self.rules.model}
+        events = self.rules.events if isinstance(self.rules, MixedRules) else self.rules
         return {
-            "insert_id_mode": policy.mode,
-            "insert_id_fields": ", ".join(policy.fields),
-            "identical_rows": policy.identical_rows,
-            "identity": self.rules.identity,
+            "insert_id_mode": events.insert_id.mode,
+            "insert_id_fields": ", ".join(events.insert_id.fields),
+            "identical_rows": events.insert_id.identical_rows,
+            "identity": events.identity,
         }
 
 

@@ -53,7 +53,7 @@ from pipelines.resuming import (
     settings_of,
     take_new_files,
 )
-from pipelines.state import StateFolder
+from pipelines.state import StateFolder, StateUnusable
 from pipelines.versions import versions_here
 from transforms import activity, drain
 from transforms.elements import new_attempt_id
@@ -99,6 +99,10 @@ class Launch:
         """Segments that are not done yet."""
         done = sum(s.id in self.before and self.before[s.id].done for s in self.manifest.segments)
         return len(self.manifest.segments) - done
+
+
+class EmulatorFailed(RuntimeError):
+    """The embedded Mixpanel did not start; the message says why."""
 
 
 Watch = Callable[[Launch], "contextlib.AbstractContextManager[object]"]
@@ -161,9 +165,12 @@ def run_launch(launch: Launch, watch: Watch | None = None) -> dict[str, Any]:
             run.write_report("running")
             launch.folder.remove(DETACHED)  # of an earlier start: this one is there at its end
             crash_point("after first report")
-            with _emulator(launch) as emulator_url, beating(heart):
-                crash_point("before pipeline")
-                failure = _try_pipeline(launch, emulator_url, watch)
+            try:
+                with _emulator(launch) as emulator_url, beating(heart):
+                    crash_point("before pipeline")
+                    failure = _try_pipeline(launch, emulator_url, watch)
+            except (EmulatorFailed, StateUnusable) as error:
+                failure = describe_failure(error)
             crash_point("before report")
             return run.finish(failure or heart.problem, signalled.first)
         finally:
@@ -265,18 +272,28 @@ def _try_pipeline(launch: Launch, emulator_url: str | None, watch: Watch | None)
 
 @contextlib.contextmanager
 def _emulator(launch: Launch) -> Iterator[str | None]:
-    """Starts the embedded Mixpanel if the configuration asks for it, and yields its URL."""
+    """Starts the embedded Mixpanel if the configuration asks for it, and yields its URL.
+
+    Raises:
+        EmulatorFailed: if it does not start.
+        StateUnusable: if its store cannot be written.
+    """
     if not launch.config.destination.emulator or launch.dry_run or not launch.segments_left:
         yield "http://127.0.0.1:9" if launch.config.destination.emulator else None
         return
-    from mixpanel_emulator.process import start_emulator
+    from mixpanel_emulator.process import EmulatorError, start_emulator
 
     os.environ.setdefault(EMULATOR_TOKEN, "emulator")
     settings = {"identity": launch.config.destination.identity}
     store = emulator_store(launch)
     if launch.folder.is_local:
-        os.close(os.open(store, os.O_CREAT | os.O_RDWR, 0o600))  # it will hold people's data
-    with start_emulator(store, settings=settings) as emulator:
+        with launch.folder.explained("emulator.db", "written"):
+            os.close(os.open(store, os.O_CREAT | os.O_RDWR, 0o600))  # it will hold people's data
+    try:
+        started = start_emulator(store, settings=settings)
+    except EmulatorError as error:
+        raise EmulatorFailed(str(error)) from error
+    with started as emulator:
         yield emulator.url
 
 

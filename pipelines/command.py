@@ -92,7 +92,11 @@ def run(
     print(text, file=sys.stderr, flush=True)
     if start.submit is not None and detach:
         return _submit(start.run_id, start.submit, config_path, as_json)
-    report = start.go(partial(show_progress, in_json=in_json))
+    try:
+        report = start.go(partial(show_progress, in_json=in_json))
+    except StateUnusable as error:
+        ended = f"the run ended without a report; nothing is lost: --resume {start.run_id} goes on"
+        return _refuse(f"{error}\n{ended}", ExitCode.BUG)
     _print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report))
     return int(report["exit_code"])
 

@@ -95,6 +95,8 @@ def read_request(connection: socket.socket) -> bytes:
             return b""
         received += piece
     head, _, body = received.partition(b"\r\n\r\n")
+    if b"100-continue" in head.lower():
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     length = next(
         (
             int(line.split(b":")[1])

@@ -341,6 +341,22 @@ def test_a_stop_ends_the_reading_although_its_block_is_not_committed_yet(
     assert outcome.stop is not None
 
 
+def test_what_is_under_way_when_a_bundle_has_failed_is_waited_for_and_not_sent_again(
+    destination: Destination, emulator: EmulatorProcess
+) -> None:
+    emulator.faults([{"name": "503", "path": "/import", "do": {"status": 503, "delay_ms": 300}}])
+    step = _ImportFn(destination, ImportLimits(10**6, 10**12, 4), False)
+    step.setup()
+    step.start_bundle()
+    assert list(step.process(encoded([line(0)], [1], 1))) == []
+    under_way = set(step._pending)
+    step.teardown()
+
+    assert drain.settle(20)
+    assert all(future.done() for future in under_way)
+    assert emulator.stats()["faults"]["503"] <= 1
+
+
 def test_the_step_shows_where_it_sends_and_no_secret(destination: Destination) -> None:
     shown = ImportRequests(destination, ImportLimits(1, 1, 1)).display_data()
 

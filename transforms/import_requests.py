@@ -288,7 +288,13 @@ class _ImportFn(beam.DoFn):
                 yield WindowedValue(outcome, MIN_TIMESTAMP, (GlobalWindow(),))
 
     def teardown(self) -> None:
-        if self._sender is not None:
+        """Lets go of everything. After a bundle that failed requests are under way: they are not sent again.
+
+        Then the sender stays known, so that the run waits for them before it closes its books.
+        """
+        if self._deliverer is not None:
+            self._deliverer.drain()
+        if self._sender is not None and all(future.done() for future in self._pending):
             drain.detach(self._sender)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)

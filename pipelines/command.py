@@ -63,6 +63,7 @@ def run(
         config = load_run(config_path, overrides)
         if beam_args or config.beam.options:
             config = _with_options(config, beam_args)
+        detach = detach or "template_location" in config.beam.options
         _check_engine(config, detach)
         for to in config.destinations:
             if not (dry_run or to.emulator):

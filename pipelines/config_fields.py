@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mixpanel_http.secret_refs import is_reference
+from mixpanel_http.secret_refs import FORMS, is_reference
 
 # Names of options whose values are secrets, wherever they stand.
 _SECRET_OPTION: Final = re.compile(
@@ -18,7 +18,7 @@ _SECRET_OPTION: Final = re.compile(
 # gcsfs calls `token` what mostly is no secret: one of these words, or the path of a file.
 _GOOGLE_TOKENS: Final = frozenset({"anon", "browser", "cache", "cloud", "google_default"})
 CREDENTIALS_IN_URL: Final = re.compile(r"[A-Za-z0-9+.-]*://[^/\s]*@").match
-_BY_REFERENCE: Final = "a secret is given by reference only: env:NAME or file:PATH"
+_BY_REFERENCE: Final = f"a secret is given by reference only: {FORMS}"
 
 
 def _reference(value: object) -> object:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
+from transforms.storage import Storage, path_of, storage_errors
 
 MAX_CONFIG_BYTES: Final = 1_000_000
 MAX_ALIASES: Final = 20  # nested ones multiply: these few become some thousand values at most
@@ -44,10 +45,7 @@ def load_run(path: str, overrides: Sequence[str] = ()) -> Config | JobsConfig:
     Raises:
         ConfigError: with every error there is, each with its path.
     """
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    raw = _read(path)
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError([f"{path}: a configuration has at most {MAX_CONFIG_BYTES:,} bytes"])
     values = _parse_yaml(path, raw)
@@ -78,6 +76,17 @@ def with_beam_options(config: Config | JobsConfig, given: Mapping[str, Any]) -> 
         return type(config).model_validate({**dict(config), "beam": beam})
     except ValidationError as error:
         raise ConfigError(list(_lines(error, type(config)))) from None
+
+
+def _read(path: str) -> bytes:
+    """Returns a configuration's bytes, from disk or, for a launcher in a container, from a bucket."""
+    try:
+        if "://" in path:
+            return Storage().open(path).cat_file(path_of(path))
+        return Path(path).read_bytes()
+    except storage_errors() as error:
+        said = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError([f"{path}: cannot be read: {said}"]) from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -113,6 +113,8 @@ def start_job(start: Callable[[], JobResult]) -> JobResult:
 
 def job_of(result: object) -> str:
     """Returns what an engine calls a job, or nothing where it does not say."""
+    if not getattr(result, "has_job", True):
+        return ""  # a template was written; its job begins later
     name = getattr(result, "job_id", None) or getattr(result, "_job_id", "")
     return str(name() if callable(name) else name)
 

@@ -93,7 +93,7 @@ SECTION = "must be a section with keys of its own"
 DAY = "must be a day that exists, like 2024-01-31"
 FOLDER = "names a folder; end it with a pattern, like /*.json or /** for all that is below"
 AMOUNT = "must be a count like 100 or a percentage like 1%"
-REFERENCE = "a secret is given by reference only: env:NAME or file:PATH"
+REFERENCE = "a secret is given by reference only: env:NAME, file:PATH, gcp-secret:NAME or aws-secret:NAME"
 FINITE = "must be a finite number"
 ID = "must be 1 to 100 letters, digits, dots, underscores or hyphens, the first no dot"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -87,14 +88,12 @@ def run(
         return _refuse(str(error), ExitCode.NO_INPUT)
     except SourceUnreadable as error:
         return _refuse(str(error), ExitCode.DAMAGED_INPUT)
-    text = f"Run {start.run_id}: {start.text}"
-    if in_json:
-        text = orjson.dumps({"kind": "start", "run_id": start.run_id, "text": text}).decode()
-    print(text, file=sys.stderr, flush=True)
+    _say({"kind": "start", "run_id": start.run_id}, f"Run {start.run_id}: {start.text}", in_json)
     if start.submit is not None and detach:
         return _submit(start.run_id, start.submit, config_path, as_json)
+    show = _show_job if isinstance(config, JobsConfig) else show_progress
     try:
-        report = start.go(partial(show_progress, in_json=in_json))
+        report = start.go(partial(show, in_json=in_json))
     except StateUnusable as error:
         ended = f"the run ended without a report; nothing is lost: --resume {start.run_id} goes on"
         return _refuse(f"{error}\n{ended}", ExitCode.BUG)
@@ -109,6 +108,22 @@ def _print(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(values: Mapping[str, Any], text: str, in_json: bool) -> None:
+    """Says something on stderr: as text, or as JSON that has the text."""
+    line = orjson.dumps({**values, "text": text}).decode() if in_json else text
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _show_job(launch: Launch, in_json: bool) -> Iterator[None]:
+    """Says which of several jobs begins, and shows its progress for as long as the body runs."""
+    manifest = launch.manifest
+    text = f"Job {manifest.run_id}: {counted(manifest.files, 'file')}, {counted(manifest.bytes, 'byte')}"
+    _say({"kind": "job", "job": manifest.run_id}, text, in_json)
+    with show_progress(launch, in_json=in_json):
+        yield
 
 
 class _Start(NamedTuple):
@@ -207,6 +222,8 @@ def _check_engine(config: Config | JobsConfig, detach: bool) -> None:
         raise ConfigError(["--detach: DirectRunner works in this process; nothing goes on without it"])
     if detach and isinstance(config, JobsConfig):
         raise ConfigError(["--detach: one job begins when another has ended, and somebody has to see that"])
+    if detach and isinstance(config, Config) and config.records.kind == "lookup_tables":
+        raise ConfigError(["--detach: lookup tables are sent by this process, and by no engine"])
     if not config.beam.on_one_machine:
         from pipelines.runners import check_engine
 

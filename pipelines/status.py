@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -147,6 +148,7 @@ def _status_of_jobs(folder: StateFolder, now: Callable[[], float]) -> dict[str, 
     total: dict[str, Any] = {}
     for job in jobs:
         total = added(total, job)
+    reasons = Counter(total["dead_letters"]["by_reason"])
     at = next((job for job in jobs if job["state"] == "running"), None)
     rate: dict[str, Any] = at["rate"] if at else {"events_per_second": 0.0, "of_limit": None}
     left_s = _seconds_left(total["books"]["read"], total["bytes"], rate["events_per_second"])
@@ -157,6 +159,7 @@ def _status_of_jobs(folder: StateFolder, now: Callable[[], float]) -> dict[str, 
         "doing": f"job {at['run_id']}, {at['doing']}" if at else "between two jobs",
         "exit_code": report.get("exit_code") if state != "running" else None,
         "started_at": report.get("started_at"),
+        "dead_letters": {"by_reason": dict(reasons.most_common())},
         "rate": rate,
         "seconds_left": left_s,
         "jobs": jobs,

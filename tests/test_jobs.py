@@ -247,9 +247,17 @@ def test_a_signal_ends_the_run_and_a_resume_goes_on(backfills: Backfills) -> Non
     path = two_jobs(backfills, {"limits.records_per_request": 10, "limits.events_per_second": 20})
     running = start(path)
     wait_until(lambda: int(backfills.emulator.stats()["requests"]) >= 1)
+    assert show_status("it", state=str(backfills.state), as_json=True) == 0
+    status = json.loads(backfills.capture.readouterr().out)
+    assert (status["state"], [each["state"] for each in status["jobs"]]) == (
+        "running",
+        ["running", "not_started"],
+    )
     running.signal(signal.SIGTERM)
     code, report, err = running.end()
     assert code == 143, err
+    assert "\nJob first: 1 file, " in err
+    assert "\nJob second" not in err
     assert report["state"] == "interrupted"
     assert report["jobs"][1]["state"] == "not_started"
 

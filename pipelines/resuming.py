@@ -13,7 +13,7 @@ from pipelines.manifest import Manifest, add_to_manifest
 from pipelines.plan import NothingMatched, SourceFile, SourcePattern, list_files, plan_segments
 from pipelines.state import StateFolder
 from pipelines.table_files import table_problems, table_segments
-from transforms.elements import Segment
+from transforms.elements import FilePart, Segment
 from transforms.storage import Storage, path_of, scheme_of
 
 MOST_NAMED: Final = 20
@@ -117,10 +117,19 @@ def check_files(manifest: Manifest, ledger: Mapping[str, SegmentRecord], files: 
     for uri, part in {part.uri: part for segment in left for part in segment.parts}.items():
         file = now.get(uri)
         if file is not None and (file.size, file.version) != (part.size, part.version):
-            problems.append(f"{uri}: has changed since the run was planned; start a new run for it")
+            problems.append(
+                f"{uri}: has changed since the run was planned ({_difference(part, file)}); "
+                "start a new run for it"
+            )
     if problems:
         more = [f"and {len(problems) - MOST_NAMED:,} more files"] if len(problems) > MOST_NAMED else []
         raise RunMismatch("\n".join([*problems[:MOST_NAMED], *more]))
+
+
+def _difference(part: FilePart, file: SourceFile) -> str:
+    if part.size != file.size:
+        return f"it had {part.size:,} bytes, now {file.size:,}"
+    return f"its version was {part.version or 'unknown'}, now {file.version or 'unknown'}"
 
 
 def listed_now(config: Config) -> list[SourceFile]:

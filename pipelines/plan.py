@@ -28,9 +28,9 @@ from transforms.storage import (
 SEGMENT_BYTES: Final = 32 << 20  # of a plain file: small enough to repeat cheaply, large enough to number few
 PACK_BYTES: Final = 4 << 20  # small files are read together up to this size, so that requests are full
 PACK_FILES: Final = 256
-_IN_PARTS: Final[frozenset[Format]] = frozenset(
-    {"ndjson"}
-)  # formats of which a stretch can be read by itself
+# Formats of which a stretch can be read by itself, and how long one is, in segments of lines: Parquet's row
+# groups are mostly of 128 MiB, and each stretch reads the footer anew.
+_STRETCHES: Final[dict[Format, int]] = {"ndjson": 1, "parquet": 4}
 _MAGIC: Final = re.compile(r"[*?\[]")
 _DATE: Final = r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
 
@@ -144,15 +144,17 @@ def _splittable(
         return None  # reading it will tell what is wrong
     except storage_errors():
         return None  # likewise
-    return found if found in _IN_PARTS else None
+    return found if found in _STRETCHES else None
 
 
 def _ranges(file: SourceFile, format: Format | None) -> Iterator[FilePart]:
     if format is None or file.size <= SEGMENT_BYTES:
         yield FilePart(file.uri, file.size, file.version)
         return
-    for start in range(0, file.size, SEGMENT_BYTES):
-        yield FilePart(file.uri, file.size, file.version, start, min(start + SEGMENT_BYTES, file.size))
+    stretch = SEGMENT_BYTES * _STRETCHES[format]
+    told = None if format == "ndjson" else format
+    for start in range(0, file.size, stretch):
+        yield FilePart(file.uri, file.size, file.version, start, min(start + stretch, file.size), told)
 
 
 def _partition(file: SourceFile) -> str:

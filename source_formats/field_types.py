@@ -83,6 +83,22 @@ def milliseconds(text: str) -> Any:
     return int((whole - _UNIX).total_seconds()) * 1000 + thousandths
 
 
+def time_or_text(text: str) -> Any:
+    """Returns a time in milliseconds since 1970, or what is none as it is, to be refused for that."""
+    try:
+        return milliseconds(text)
+    except ValueError:
+        return text
+
+
+def json_or_text(text: str) -> Any:
+    """Returns what JSON says, or what is none as it is, to be refused for that."""
+    try:
+        return _json(text)
+    except ValueError:
+        return text
+
+
 def _zone(text: str | None) -> dt.tzinfo:
     if text is None or text in ("Z", "UTC"):
         return dt.timezone.utc

@@ -16,6 +16,8 @@ Values = Sequence[Any]
 
 EVENT: Final = "event"
 PROPERTIES: Final = "properties"
+TIME: Final = "time"
+TEXTS: Final = frozenset({EVENT, "distinct_id", "$insert_id", "$device_id", "$user_id"})  # never numbers
 _BELOW: Final = "properties."
 _NO_FIELD: Final = re.compile(r'[\x00-\x1f"\\]').search  # what a msgspec field cannot be renamed to
 _encode: Final = msgspec.json.Encoder().encode

@@ -12,9 +12,16 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from source_formats.field_types import FieldType, column_values, infer, milliseconds, of_type
+from source_formats.field_types import (
+    FieldType,
+    column_values,
+    infer,
+    json_or_text,
+    of_type,
+    time_or_text,
+)
 from source_formats.lines import FormatProblem, Lines, RefusedLine, refused_line
-from source_formats.row_lines import EVENT, PROPERTIES, RowLines, Shape
+from source_formats.row_lines import PROPERTIES, TEXTS, TIME, RowLines, Shape
 
 BAD_ROW: Final = "bad_row"
 INVALID_UTF8: Final = "invalid_utf8"
@@ -22,8 +29,6 @@ HELD_BYTES: Final = 6 << 20  # of one row; in base64 it is still a line that is 
 _NO_TEXT: Final = "the row is not UTF-8"
 _BOM: Final = b"\xef\xbb\xbf"
 _DELIMITERS: Final = ",;\t|"
-_TEXTS: Final = frozenset({EVENT, "distinct_id", "$insert_id", "$device_id", "$user_id"})
-_TIME: Final = "time"
 _EMPTY: Final[dict[str, Any]] = {"absent": msgspec.UNSET, "null": None, "text": ""}
 
 _Dialect = dict[str, Any]
@@ -237,16 +242,12 @@ def _parser(layout: TableLayout, name: str) -> Callable[[str], Any]:
     kind = layout.types.get(name)
     if kind is not None:
         return partial(of_type, kind=kind)
-    if layout.shape == "events" and name in (_TIME, f"{PROPERTIES}.{_TIME}"):
-        return _time_or_text
-    return infer if layout.infer and name.removeprefix(f"{PROPERTIES}.") not in _TEXTS else str
-
-
-def _time_or_text(text: str) -> Any:
-    try:
-        return milliseconds(text)
-    except ValueError:
-        return text  # which is refused for what it is
+    plain = name.removeprefix(f"{PROPERTIES}.")
+    if layout.shape == "events" and plain == TIME:
+        return time_or_text
+    if layout.shape == "events" and name == PROPERTIES:
+        return json_or_text
+    return infer if layout.infer and plain not in TEXTS else str
 
 
 def _is_broken(text: str) -> bool:

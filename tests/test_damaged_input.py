@@ -74,7 +74,7 @@ def test_of_a_truncated_file_every_whole_line_arrives_and_the_torn_one_is_a_dead
 def test_nothing_of_a_damaged_file_is_sent_if_it_is_verified_first(
     suffix: str, size: int, backfills: Backfills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.segment_reader.CHUNK_BYTES", size * 7)
+    monkeypatch.setattr("transforms.part_lines.CHUNK_BYTES", size * 7)
     data = bytearray(COMPRESS[suffix](TEXT))
     data[-7] ^= 0x10  # in the checksum of gzip and zstd; in the last block of bz2
     path = put(backfills, f"bad.json{suffix}", bytes(data))

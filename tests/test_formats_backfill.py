@@ -6,6 +6,8 @@ import json
 import random
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.backfills import Backfills
@@ -89,6 +91,57 @@ def test_a_table_that_is_cut_short_is_imported_up_to_there(backfills: Backfills)
     assert held(backfills) == list(range(outcome.books["imported"]))
     assert outcome.books["imported"] > 10
     assert letter["reason"] == "truncated_tail"
+
+
+PARQUET_TABLE = pa.Table.from_pylist([{"event": one["event"], **one["properties"]} for one in EVENTS])
+
+
+def test_rows_of_parquet_arrive_as_the_events_that_they_are(backfills: Backfills) -> None:
+    path = backfills.folder / "a.parquet"
+    pq.write_table(PARQUET_TABLE, path, row_group_size=7)
+    outcome = backfills.run(str(path))
+    arrived = [json.loads(record) for record in backfills.emulator.records()]
+
+    assert outcome.code == 0
+    assert sorted(arrived, key=lambda one: one["properties"]["n"]) == EVENTS
+
+
+def test_a_large_parquet_file_is_read_in_parts(backfills: Backfills, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.plan.SEGMENT_BYTES", 500)
+    monkeypatch.setattr("pipelines.plan.PACK_BYTES", 10)
+    path = backfills.folder / "a.parquet"
+    dated = PARQUET_TABLE.set_column(1, "time", PARQUET_TABLE["time"].cast(pa.string()))
+    bad = pa.Table.from_pylist([{"event": "Bad", "time": "tomorrow"}])
+    table = pa.concat_tables([dated, bad], promote_options="default")
+    pq.write_table(table, path, row_group_size=7)
+    outcome = backfills.run(str(path), {"run.allow_dead_letters": 1})
+    (letter,) = outcome.dead_letters()
+    manifest = (backfills.state / outcome.report["run_id"] / "manifest.jsonl").read_text()
+
+    assert outcome.code == 0
+    assert held(backfills) == list(range(50))
+    assert manifest.count('"parquet"]') > 2
+    assert letter["reason"] == "bad_time"
+    assert letter["source"] == {"uri": str(path), "line": 51, "offset": None}
+
+
+def test_damaged_parquet_is_named_and_the_others_go_on(backfills: Backfills) -> None:
+    folder = backfills.folder / "input"
+    folder.mkdir()
+    pq.write_table(PARQUET_TABLE, folder / "a.parquet")
+    content = (folder / "a.parquet").read_bytes()
+    (folder / "b.parquet").write_bytes(content[:-30])
+    (folder / "c.parquet.gz").write_bytes(gzip.compress(content))
+    outcome = backfills.run(f"{folder}/*")
+    damaged = {found["uri"].rpartition("/")[2]: found for found in outcome.report["files"]["damaged"]}
+
+    assert outcome.code == 4
+    assert outcome.books["imported"] == outcome.books["read"] == 50
+    assert {name: found["problem"] for name, found in damaged.items()} == {
+        "b.parquet": "truncated",
+        "c.parquet.gz": "unsupported_format",
+    }
+    assert "decompress it" in damaged["c.parquet.gz"]["detail"]
 
 
 def test_a_map_sees_rows_as_objects_of_their_columns(backfills: Backfills) -> None:

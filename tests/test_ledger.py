@@ -103,7 +103,7 @@ class Flaky:
 def test_what_could_not_be_read_is_read_later_and_nothing_counts_twice(
     work: Work, monkeypatch: pytest.MonkeyPatch, good_bytes: int, first_blocks: int, last_blocks: int
 ) -> None:
-    monkeypatch.setattr("transforms.segment_reader.CHUNK_BYTES", 300)
+    monkeypatch.setattr("transforms.part_lines.CHUNK_BYTES", 300)
     broken = {work.segments[0].parts[0].uri, work.segments[1].parts[1].uri}
     flaky: FileSystem = Flaky(broken, good_bytes)  # type: ignore[assignment]
     work.start(first_blocks)

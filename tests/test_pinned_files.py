@@ -151,7 +151,8 @@ def lines_read(store: S3Server | GcsServer, parts: list[FilePart], meanwhile: It
 def test_a_segment_never_mixes_two_versions_of_an_object(
     store: S3Server | GcsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.segment_reader.CHUNK_BYTES", 40)
+    monkeypatch.setattr("transforms.part_lines.CHUNK_BYTES", 40)
+    monkeypatch.setattr("transforms.part_lines.HEAD_BYTES", 40)
     for key, content in (("mix/1", b"1\n" * 20), ("mix/2", OLD * 10), ("mix/3", b"3\n" * 20)):
         store.put(key, content)
     parts = [planned(store, f"mix/{n}") for n in (1, 2, 3)]
@@ -197,7 +198,7 @@ def put_encoded(gcs: GcsServer, key: str, content: bytes) -> None:
 def test_what_gcs_keeps_with_content_encoding_is_read_as_it_is_stored(
     gcs: GcsServer, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.segment_reader.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("transforms.part_lines.CHUNK_BYTES", chunk_bytes)
     text = b"".join(b"%d\n" % (n * n) for n in range(500))
     put_encoded(gcs, "encoded/a.json", text)
     plain = urllib3.request(

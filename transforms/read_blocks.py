@@ -15,7 +15,8 @@ from source_formats.opening import FormatChoice
 from transforms import activity, drain
 from transforms.elements import Block, EarlierSends, Segment, new_attempt_id
 from transforms.letters_again import open_letters
-from transforms.segment_reader import BlockLimits, SegmentReader, Verify
+from transforms.part_lines import Verify
+from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage, scheme_of
 
 

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
-from source_formats.detection import HEAD_BYTES
 from source_formats.lines import FormatProblem, Lines, RefusedLine
 from source_formats.opening import FormatChoice
-from transforms.compression import MAGIC_BYTES, DamagedFile, compression_of, without_suffix
+from transforms.compression import DamagedFile
 from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
-from transforms.file_content import Content
-from transforms.file_text import behind_mark, text_of, verify
-from transforms.line_blocks import GiantLine, count_lines, cut_blocks, range_chunks
-from transforms.pinned_files import Changed, PinnedFile, pinned
-from transforms.storage import FileSystem, scheme_of, storage_errors
+from transforms.line_blocks import GiantLine, count_lines, cut_blocks
+from transforms.part_lines import Verify, read_part
+from transforms.pinned_files import Changed
+from transforms.storage import FileSystem, storage_errors
 
-CHUNK_BYTES: Final = 4 << 20  # worth a request to a store
-CACHED_BYTES: Final = 1 << 20  # of a local file: what is worked on stays in the processor's cache
-Verify = Literal["stream", "full"]
 _NEWLINE: Final = ord("\n")
 
 
@@ -118,7 +111,9 @@ class _Stream:
                 _Stretch(index, part.uri, self._length, part.start, self._first_line(part))
             )
             try:
-                for offset, lines in self._part_lines(part):
+                for offset, lines in read_part(
+                    self._reader.filesystem(part.uri), part, self._reader.format, self._reader.verify
+                ):
                     self._note_places(offset, lines)
                     if lines.raw:
                         self._length += len(lines.raw)
@@ -145,6 +140,10 @@ class _Stream:
                     self._torn.add(self._length)
                 yield b"\n"
             self._ended.append(note)
+
+    def _part_lines(self, part: FilePart) -> Iterator[tuple[int | None, Lines]]:
+        reader = self._reader
+        return read_part(reader.filesystem(part.uri), part, reader.format, reader.verify)
 
     def _note_places(self, offset: int | None, lines: Lines) -> None:
         """Notes where lines stand in their file, before they become a part of the stream."""
@@ -229,61 +228,6 @@ class _Stream:
             if stretch.next_line is not None:
                 stretch.next_line += lines
         return tuple(spans)
-
-    def _part_lines(self, part: FilePart) -> Iterator[tuple[int | None, Lines]]:
-        """Yields a part's lines, with the offset of those that stand in the file as they are."""
-        with pinned(self._reader.filesystem(part.uri), part) as file:
-            if part.end is not None:
-                ranges = _read_ahead(
-                    range_chunks(file.read, part.size, part.start, part.end, _chunk_bytes(part))
-                )
-                chunks = behind_mark(ranges) if part.start == 0 else ranges
-                yield from ((offset, Lines(chunk)) for offset, chunk in chunks)
-                return
-            stored = partial(_stored, file, part)
-            if self._reader.verify == "full" and compression_of(file.read(0, min(MAGIC_BYTES, part.size))):
-                verify(stored, part.uri)
-            yield from self._lines_of(Content(text_of(stored, part.uri)), without_suffix(part.uri))
-
-    def _lines_of(self, content: Content, name: str) -> Iterator[tuple[int | None, Lines]]:
-        """Yields a whole file's lines; what went wrong with it is told behind them."""
-        choice = self._reader.format
-        try:
-            reader = choice.stream_reader(choice.format_of(content.head(HEAD_BYTES), name))
-            if reader is None:
-                yield from ((offset, Lines(chunk)) for offset, chunk in content)
-            else:
-                yield from ((None, lines) for lines in reader(chunk for _, chunk in content))
-        except FormatProblem:
-            if content.trouble is None:
-                raise
-        if content.trouble is not None:
-            raise content.trouble
-
-
-def _stored(file: PinnedFile, part: FilePart) -> Iterator[bytes]:
-    """Yields a whole file as it is stored."""
-    size = _chunk_bytes(part)
-    if part.size <= size:
-        yield file.read(0, part.size)
-        return
-    chunks = ((at, file.read(at, min(at + size, part.size))) for at in range(0, part.size, size))
-    for _, chunk in _read_ahead(chunks):
-        yield chunk
-
-
-def _chunk_bytes(part: FilePart) -> int:
-    """Returns how much of a file is read at once."""
-    return min(CHUNK_BYTES, CACHED_BYTES) if scheme_of(part.uri) == "file" else CHUNK_BYTES
-
-
-def _read_ahead(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Yields chunks while the next one is being fetched."""
-    with ThreadPoolExecutor(1, "read-ahead") as pool:
-        coming = pool.submit(next, chunks, None)
-        while (chunk := coming.result()) is not None:
-            coming = pool.submit(next, chunks, None)
-            yield chunk
 
 
 def _line_ends(lines: bytes) -> list[int]:

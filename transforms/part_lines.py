@@ -1,0 +1,149 @@
+"""Reads a part of a file as lines, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, Literal
+
+from source_formats.detection import HEAD_BYTES, Format
+from source_formats.lines import FormatProblem, Lines
+from source_formats.opening import FormatChoice
+from source_formats.parquet_rows import COMPRESSED_PARQUET, read_parquet
+from transforms.compression import MAGIC_BYTES, DamagedFile, compression_of, without_suffix
+from transforms.elements import FilePart
+from transforms.file_text import behind_mark, text_of, verify
+from transforms.line_blocks import range_chunks
+from transforms.pinned_files import Changed, PinnedFile, pinned
+from transforms.storage import FileSystem, scheme_of, storage_errors
+
+CHUNK_BYTES: Final = 4 << 20  # worth a request to a store
+CACHED_BYTES: Final = 1 << 20  # of a local file: what is worked on stays in the processor's cache
+Verify = Literal["stream", "full"]
+Located = Iterator[tuple[int | None, Lines]]
+
+
+def read_part(filesystem: FileSystem, part: FilePart, choice: FormatChoice, how: Verify) -> Located:
+    """Yields a part's lines, with the offset of those that stand in the file as they are.
+
+    Args:
+        filesystem: where the file lies.
+        part: what to read.
+        choice: what the run says of its files' format.
+        how: `full` reads a compressed file through before it yields any of it.
+
+    Raises:
+        DamagedFile, FormatProblem, Changed: behind the last line that could be read; and what storage raises.
+    """
+    with pinned(filesystem, part) as file:
+        if part.end is not None and part.format is None:
+            yield from _stretch(file, part, part.end)
+            return
+        if part.format == "parquet":
+            yield from _rows(file, part, choice)
+            return
+        stored = partial(_stored, file, part)
+        if how == "full" and compression_of(file.read(0, min(MAGIC_BYTES, part.size))):
+            verify(stored, part.uri)
+        content = Content(text_of(stored, part.uri))
+        format = _format_of(content, part, choice)
+        yield from _rows(file, part, choice) if format == "parquet" else _lines(content, format, choice)
+
+
+def _stretch(file: PinnedFile, part: FilePart, end: int) -> Located:
+    ranges = _read_ahead(range_chunks(file.read, part.size, part.start, end, _chunk_bytes(part)))
+    chunks = behind_mark(ranges) if part.start == 0 else ranges
+    return ((offset, Lines(chunk)) for offset, chunk in chunks)
+
+
+def _rows(file: PinnedFile, part: FilePart, choice: FormatChoice) -> Located:
+    if compression_of(file.read(0, min(MAGIC_BYTES, part.size))):
+        raise FormatProblem("unsupported_format", 0, COMPRESSED_PARQUET)
+    end = part.size if part.end is None else part.end
+    for lines in read_parquet(file.read, part.size, part.start, end, choice.table.shape):
+        yield None, lines
+
+
+def _format_of(content: Content, part: FilePart, choice: FormatChoice) -> Format:
+    """Returns what a whole file holds; if it could not even be looked at, that is the trouble to tell."""
+    try:
+        return choice.format_of(content.head(HEAD_BYTES), without_suffix(part.uri))
+    except FormatProblem as problem:
+        raise content.trouble or problem from None
+
+
+def _lines(content: Content, format: Format, choice: FormatChoice) -> Located:
+    """Yields a whole file's lines; what went wrong with it is told behind them."""
+    try:
+        reader = choice.stream_reader(format)
+        if reader is None:
+            yield from ((offset, Lines(chunk)) for offset, chunk in content)
+        else:
+            yield from ((None, lines) for lines in reader(chunk for _, chunk in content))
+    except FormatProblem:
+        if content.trouble is None:
+            raise
+    if content.trouble is not None:
+        raise content.trouble
+
+
+def _stored(file: PinnedFile, part: FilePart) -> Iterator[bytes]:
+    """Yields a whole file as it is stored."""
+    size = _chunk_bytes(part)
+    if part.size <= size:
+        yield file.read(0, part.size)
+        return
+    chunks = ((at, file.read(at, min(at + size, part.size))) for at in range(0, part.size, size))
+    for _, chunk in _read_ahead(chunks):
+        yield chunk
+
+
+def _chunk_bytes(part: FilePart) -> int:
+    """Returns how much of a file is read at once."""
+    return min(CHUNK_BYTES, CACHED_BYTES) if scheme_of(part.uri) == "file" else CHUNK_BYTES
+
+
+def _read_ahead(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yields chunks while the next one is being fetched."""
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk
+
+
+class Content:
+    """A whole file's content, as (offset, bytes).
+
+    What goes wrong ends it quietly and is kept as `trouble`: who holds something back from what came before
+    can give it out first.
+    """
+
+    def __init__(self, chunks: Iterable[tuple[int, bytes]]) -> None:
+        self.trouble: BaseException | None = None
+        self._chunks = self._until_trouble(chunks)
+        self._seen: list[tuple[int, bytes]] = []
+
+    def head(self, size: int) -> bytes:
+        """Returns the first bytes: `size` of them, or all that there are."""
+        while sum(len(chunk) for _, chunk in self._seen) < size:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._seen.append(chunk)
+        return b"".join(chunk for _, chunk in self._seen)[:size]
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Yields everything, once."""
+        while self._seen:
+            yield self._seen.pop(0)
+        yield from self._chunks
+
+    def _until_trouble(self, chunks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+        try:
+            yield from chunks
+        except (DamagedFile, Changed) as error:
+            self.trouble = error
+        except storage_errors() as error:
+            self.trouble = error

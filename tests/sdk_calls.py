@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,37 @@ IDENTITY: tuple[Callable[[Sdk], object], ...] = (
     lambda sdk: sdk.merge("KEY", "u", "v", api_secret="SECRET"),
     lambda sdk: sdk.track("u", "$identify", {"$identified_id": "u", "$anon_id": UUID}),
 )
+
+
+def random_calls(chance: random.Random, count: int) -> list[Callable[[Sdk], object]]:
+    """Returns calls over a few profiles and groups, whose order decides what is left of each."""
+
+    def one() -> Callable[[Sdk], object]:
+        who, name, number = f"p-{chance.randrange(6)}", chance.choice("abc"), chance.randrange(5)
+        group = ("company", f"g-{chance.randrange(3)}")
+        return chance.choice(
+            [
+                lambda sdk: sdk.people_set(who, {name: number}),
+                lambda sdk: sdk.people_set_once(who, {name: number}),
+                lambda sdk: sdk.people_increment(who, {"n": number}),
+                lambda sdk: sdk.people_append(who, {"list": number}),
+                lambda sdk: sdk.people_union(who, {"list": [number, name]}),
+                lambda sdk: sdk.people_remove(who, {"list": number}),
+                lambda sdk: sdk.people_unset(who, [name]),
+                lambda sdk: sdk.people_delete(who),
+                lambda sdk: sdk.people_track_charge(who, number),
+                lambda sdk: sdk.people_clear_charges(who),
+                lambda sdk: sdk.group_set(*group, {name: number}),
+                lambda sdk: sdk.group_union(*group, {"list": [number]}),
+                lambda sdk: sdk.group_remove(*group, {"list": number}),
+                lambda sdk: sdk.group_delete(*group),
+                lambda sdk: sdk.track(who, "Seen", {name: number}),
+            ]
+        )
+
+    return [one() for _ in range(count)]
+
+
 STAMPED = ("token", "$last_seen", "$import")
 
 
@@ -70,6 +102,13 @@ class SteadyMixpanel(mixpanel.Mixpanel):  # type: ignore[misc]
     def _make_insert_id(self) -> str:
         self._calls += 1
         return f"id-{self._calls:06d}"
+
+    def alias(self, alias_id: str, original: str, meta: Any = None) -> None:
+        """Leaves an alias to a consumer that can take it, as docs/spool.md says; else the SDK sends it."""
+        if hasattr(self._consumer, "alias"):
+            self._consumer.alias(alias_id, original, meta)
+        else:
+            super().alias(alias_id, original, meta)
 
 
 def direct_consumer(emulator: EmulatorProcess) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,20 @@ from typing import Any
 import mixpanel
 import pytest
 
+from mixpanel_emulator.process import start_emulator
 from mixpanel_http import records
+from mixpanel_spool.consumer import SpoolConsumer
 from tests.backfills import Backfills
-from tests.sdk_calls import GROUPS, PEOPLE, SteadyMixpanel, direct_consumer, state_of
+from tests.sdk_calls import (
+    EVENTS,
+    GROUPS,
+    IDENTITY,
+    PEOPLE,
+    SteadyMixpanel,
+    direct_consumer,
+    random_calls,
+    state_of,
+)
 
 
 class Constructors:
@@ -60,3 +73,53 @@ def test_records_made_by_constructors_leave_what_the_sdk_leaves(
     assert outcome.code == 0, outcome.report
     assert outcome.books["imported"] == len(calls)
     assert state_of(backfills.emulator) == directly
+
+
+def spool_calls(folder: Path, now: float, calls: Iterable[Callable[[Any], object]], keep_token: bool) -> None:
+    with SpoolConsumer(folder, keep_token=keep_token) as spool:
+        sdk = SteadyMixpanel(now, spool)
+        for call in calls:
+            call(sdk)
+
+
+def assert_the_same(backfills: Backfills, calls: Sequence[Callable[[Any], object]], **how: Any) -> None:
+    """Makes calls directly, and by way of a spool and a backfill, and compares what both leave."""
+    now = time.time() - 3600  # /track takes what is five days old at most
+    sdk = SteadyMixpanel(now, direct_consumer(backfills.emulator))
+    for call in calls:
+        call(sdk)
+    directly = state_of(backfills.emulator)
+    backfills.emulator.reset()
+    spool_calls(backfills.folder / "input", now, calls, keep_token=bool(how.pop("keep_token", False)))
+    how = {"records.kind": "mixed", "records.default_ip": None, **how}
+
+    outcome = backfills.run(str(backfills.folder / "input" / "dt={date}" / "*.jsonl.gz"), how)
+
+    assert outcome.code == 0, outcome.report
+    assert outcome.books["imported"] == outcome.books["read"] == len(calls)
+    assert state_of(backfills.emulator) == directly
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.soak) for n in range(2, 12))])
+def test_many_calls_in_any_order_leave_what_they_leave_directly(backfills: Backfills, seed: int) -> None:
+    assert_the_same(backfills, random_calls(random.Random(seed), 250))
+
+
+@pytest.mark.parametrize("keep_token", [False, True], ids=["without token", "with token"])
+@pytest.mark.parametrize("identity", ["simplified", "original"])
+def test_every_call_by_way_of_the_spool_leaves_what_it_leaves_directly(
+    backfills: Backfills, monkeypatch: pytest.MonkeyPatch, identity: str, keep_token: bool
+) -> None:
+    calls = (*PEOPLE, *GROUPS, *EVENTS, *(IDENTITY if identity == "original" else ()))
+    with start_emulator(settings={"identity": identity}) as project:
+        backfills.emulator = project
+        consumer = direct_consumer(project)
+        monkeypatch.setattr(mixpanel, "Consumer", lambda **_: consumer)  # which `alias` makes for itself
+
+        assert_the_same(backfills, calls, keep_token=keep_token, **{"destination.identity": identity})
+
+        left = state_of(project)
+        assert left["profiles"]
+        assert left["groups"]
+        assert len(left["events"]) == len(calls) - len(PEOPLE) - len(GROUPS)
+        assert bool(left["identities"]) is (identity == "original")

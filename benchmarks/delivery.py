@@ -1,43 +1,28 @@
 """How much of Mixpanel's rate limit gets used, and how many requests are refused for it.
 
     python -m benchmarks.delivery               five simulated minutes of each situation, in seconds
-    python -m benchmarks.delivery --real 120    also that many real seconds against the emulator, over sockets
+    python -m benchmarks.delivery --real 300 --competitor 0.3
+                                                also as many real seconds over sockets, with 1 and 4
+                                                processes, without and with somebody who takes 30 %
 
-Beside ours stands the loop that Mixpanel's documentation recommends: 10 to 20 clients that send 2,000 events
-at a time as fast as they can, and wait 2 s, doubling up to 60 s, plus 1 to 5 s of chance, after a 429.
+Beside ours stands the loop that Mixpanel's documentation recommends (`benchmarks.documented_loop`).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
-import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.bars import Bar
-from mixpanel_emulator.process import start_emulator
-from mixpanel_http.client import Destination, ImportClient
-from mixpanel_http.delivery import Deliverer
-from mixpanel_http.endpoints import compress
-from mixpanel_http.rate import Lane
-from mixpanel_http.retrying import RetryPolicy
-from mixpanel_http.secret_refs import SecretRef
+from benchmarks.documented_loop import CLIENTS, send_until
+from benchmarks.over_sockets import Got, added, together
 from tests.traffic import BODY, EVENTS, LIMIT, Service, Traffic, traffic
 from tests.virtual_time import VirtualTime
 
 MINUTES_S = 300.0
-CLIENTS = 16
-# https://docs.mixpanel.com/reference/import-events, section on rate limits
-FIRST_WAIT_S, LONGEST_WAIT_S, JITTER_S = 2.0, 60.0, (1.0, 5.0)
-TOKEN = "BENCHMARK_TOKEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +62,19 @@ SITUATIONS = (
 def documented_loop(clients: int, competitor: int) -> Traffic:
     """Returns what the documentation's loop looks like in virtual time."""
     clock = VirtualTime()
-    began = clock.now
     service = Service(clock, random.Random(1), competitor=competitor)
     seen = Traffic(service.log)
     chance = random.Random(2)
 
     def client() -> None:
-        while clock.now < began + MINUTES_S:
-            begun, wait_s = clock.now, FIRST_WAIT_S
-            while service.send(BODY, EVENTS).status == 429 and clock.now < began + MINUTES_S:
-                clock.wait(wait_s + chance.uniform(*JITTER_S))
-                wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
-            seen.waits.append(clock.now - begun)
+        send_until(
+            clock.now + MINUTES_S,
+            lambda: service.send(BODY, EVENTS).status,
+            clock.clock,
+            clock.wait,
+            chance.uniform,
+            seen.waits,
+        )
 
     clock.run([client] * clients)
     return seen
@@ -128,52 +114,44 @@ def show(name: str, seen: Traffic, free: int) -> float:
     return used
 
 
-def real(seconds: float, processes: int) -> Iterator[Bar]:
-    """Yields the bars of real processes, each with its share of the limit, against the emulator."""
-    with tempfile.TemporaryDirectory() as folder, start_emulator(str(Path(folder, "db"))) as emulator:
-        command = [sys.executable, "-m", "benchmarks.delivery", "--worker", emulator.url]
-        command += ["--lanes", str(processes), "--real", str(seconds)]
-        environment = {**os.environ, TOKEN: "token"}
-        workers = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(processes)
-        ]
-        printed = [worker.communicate(timeout=seconds + 300)[0] for worker in workers]
-        if any(worker.returncode for worker in workers):
-            raise RuntimeError("a worker failed")
-        stats = emulator.stats()
-    results = [json.loads(text) for text in printed]
-    used = sum(result["imported"] / result["seconds"] for result in results) / LIMIT
-    refused = stats["requests_by_status"].get("429", 0) / stats["requests"]
-    name = f"real, {processes} processes, {seconds:.0f} s"
-    print(f"{name:<40}{used:>8.1%}{refused:>9.1%}", flush=True)
-    yield Bar(f"{name}: limit used", 100 * used, "%", 95, 100, digits=1)
-    yield refused_bar(name, refused, 0.01)
+def real(seconds: float, processes: int, competitor: float) -> Iterator[Bar]:
+    """Yields the bars of real processes, each with its share of the limit, against the emulator.
+
+    Args:
+        seconds: how long.
+        processes: how many.
+        competitor: the share of the limit that somebody else takes.
+    """
+    ours = [f"ours --lanes {processes}"] * processes
+    got = added(together(seconds, ours + _competitors(competitor))[:processes])
+    name = _named(f"{processes} processes" if processes > 1 else "1 process", seconds, competitor)
+    used = show_got(name, got, competitor)
+    least, most_refused = (0.93, 0.15) if competitor else (0.95, 0.01)
+    yield used_bar(name, used, least)
+    yield refused_bar(name, got.share_refused, most_refused)
 
 
-def work(url: str, lanes: int, seconds: float) -> None:
-    """Delivers for so many seconds as one lane of several, and prints how much."""
-    in_flight = CLIENTS // lanes
-    client = ImportClient(Destination(url, SecretRef(f"env:{TOKEN}")), in_flight)
-    deliverer = Deliverer(client, Lane(lanes=lanes), RetryPolicy())
-    body = b"\n".join(
-        b'{"event":"e","properties":{"time":1700000000,"distinct_id":"u%d","$insert_id":"%d-%d","ip":0}}'
-        % (i, os.getpid(), i)
-        for i in range(EVENTS)
-    )
-    compressed = compress(body)
-    began = time.monotonic()
-    imported: list[int] = []
+def real_loop(seconds: float, competitor: float) -> Iterator[Bar]:
+    """Prints what the documented loop gets through; there is nothing that it has to reach."""
+    got = together(seconds, ["loop", *_competitors(competitor)])[0]
+    show_got(_named("documented loop", seconds, competitor), got, competitor)
+    yield from ()
 
-    def send() -> None:
-        while time.monotonic() < began + seconds:
-            imported.append(deliverer.deliver(body, EVENTS, compressed).imported)
 
-    threads = [threading.Thread(target=send) for _ in range(in_flight)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print(json.dumps({"imported": sum(imported), "seconds": time.monotonic() - began}))
+def show_got(name: str, got: Got, competitor: float) -> float:
+    """Prints a line, and returns the share that was used of what a competitor leaves."""
+    used = got.events_per_second / (LIMIT * (1 - competitor))
+    print(f"{name:<48}{used:>8.1%}{got.share_refused:>9.1%}{got.longest_s:>12.1f} s", flush=True)
+    return used
+
+
+def _competitors(share: float) -> list[str]:
+    return [f"competitor --rate {share * LIMIT}"] if share else []
+
+
+def _named(what: str, seconds: float, competitor: float) -> str:
+    rest = f", competitor takes {competitor:.0%}" if competitor else ""
+    return f"real, {what}, {seconds:.0f} s{rest}"
 
 
 def main() -> int:
@@ -182,16 +160,21 @@ def main() -> int:
         description=(__doc__ or "").partition("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--real", type=float, metavar="SECONDS", help="also real seconds (default: none)")
-    parser.add_argument("--worker", metavar="URL", help=argparse.SUPPRESS)
-    parser.add_argument("--lanes", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--competitor",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="also beside somebody else who takes this share of the limit, as 0.3 (default: none)",
+    )
+    parser.add_argument("--no-simulation", action="store_true", help="real seconds alone")
     arguments = parser.parse_args()
-    if arguments.worker:
-        work(arguments.worker, arguments.lanes, arguments.real)
-        return 0
-    parts: list[Callable[[], Iterator[Bar]]] = [simulated]
+    bars = [] if arguments.no_simulation else list(simulated())
     if arguments.real:
-        parts += [lambda: real(arguments.real, 1), lambda: real(arguments.real, 4)]
-    bars = [bar for part in parts for bar in part()]
+        for competitor in dict.fromkeys((0.0, arguments.competitor)):
+            bars += real(arguments.real, 1, competitor)
+            bars += real(arguments.real, 4, competitor)
+            bars += real_loop(arguments.real, competitor)
     print(*bars, sep="\n")
     return 0 if all(bar.passed for bar in bars) else 1
 

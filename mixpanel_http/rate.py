@@ -34,6 +34,10 @@ PROBING: Final = 0.009  # of the share a second, from there on
 HOLD_S: Final = (
     60.0  # of a `Retry-After`, for the whole lane: the window is a minute, so that more cannot help
 )
+# So many refusals of a lane in a row mean that the window is full: until a part of it has passed, all that is
+# sent is refused. Then the lane asks this often.
+FULL_AFTER: Final = 3
+ASK_FULL_EVERY_S: Final = 4.0
 
 AFTER_OUTAGE: Final = 0.5  # of the rate, when an outage ends
 OUTAGE_GROWTH: Final = 1.25  # a second
@@ -65,6 +69,7 @@ class Lane:
     _factor: float = 1.0  # of the share, for refusals
     _ceiling: float = 1.0
     _refused_at: float | None = None
+    _refused_in_row: int = 0
     _cut_at: float = float("-inf")
     _ceiling_cut_at: float = float("-inf")
     _grown_at: float = 0.0
@@ -97,8 +102,16 @@ class Lane:
                 self._cut_at = now
                 self._lower_ceiling(now)
                 self._factor = max(self._factor * CUT, FLOOR * self._ceiling)
-            if retry_after_s is not None and self._events_free_at is not None:
-                self._events_free_at = max(self._events_free_at, now + min(retry_after_s, HOLD_S))
+            self._refused_in_row += 1
+            full = ASK_FULL_EVERY_S if self._refused_in_row >= FULL_AFTER else 0.0
+            hold_s = max(full, min(retry_after_s or 0.0, HOLD_S))
+            if hold_s and self._events_free_at is not None:
+                self._events_free_at = max(self._events_free_at, now + hold_s)
+
+    def taken(self) -> None:
+        """Notes that a request was not refused for speed."""
+        with self._lock:
+            self._refused_in_row = 0
 
     def outage_ended(self) -> None:
         """Notes that the service is back: at half the rate first, as everybody else comes back, too."""

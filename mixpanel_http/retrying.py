@@ -251,6 +251,8 @@ class PatientSender:
             self._lane.outage_ended()
         if answer.kind is AnswerClass.THROTTLED:
             self._lane.refused(answer.retry_after_s)
+        else:
+            self._lane.taken()
         with self._lock:
             self._protocol_in_row = self._protocol_in_row + 1 if protocol else 0
             in_row = self._protocol_in_row

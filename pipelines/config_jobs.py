@@ -22,6 +22,7 @@ from pipelines.config_beam import BeamConfig
 from pipelines.config_fields import Name, Section
 
 _DAYS: Final = re.compile(r"([1-9][0-9]{0,4})d").fullmatch
+_FILES: Final = (".json", ".db")
 # What recent_first makes of an events job: its recent days, then the rest.
 RECENT: Final = "recent"
 HISTORY: Final = "history"
@@ -53,6 +54,8 @@ class JobConfig(Section):
     def _plain_name(cls, value: str) -> str:
         if not RUN_ID(value):
             raise ValueError("must be letters, digits, dots, underscores or hyphens, the first no dot")
+        if value.endswith(_FILES):
+            raise ValueError(f"must not end with {' or '.join(_FILES)}, as files of the run's folder do")
         return value
 
     @model_validator(mode="after")

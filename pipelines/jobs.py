@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,12 +29,14 @@ from pipelines.replay import copy_letters, letters_of, reading_letters, replayin
 from pipelines.report import Books, ExitCode, RunFacts, make_report
 from pipelines.resuming import RunMismatch, absolute, check_run_id
 from pipelines.stages import (
+    Stage,
     Stages,
     check_stages,
     has_stages,
     plan_stages,
     read_stages,
     stage_config,
+    told_of,
     write_stages,
 )
 from pipelines.state import StateFolder
@@ -78,13 +80,8 @@ def prepare_jobs(
         return _resume(config, resume, dry_run, allow_new)
     folder = _new_folder(config)
 
-    def prepare(stages: Stages) -> Iterator[Launch]:
-        for stage in stages.stages:
-            alone = stage_config(config, stage, folder)
-            try:
-                yield prepare_launch(alone, dry_run=dry_run)
-            except NothingMatched as error:
-                raise NothingMatched(f"job {stage.name}: {error}") from None
+    def prepare(stage: Stage) -> Launch:
+        return prepare_launch(stage_config(config, stage, folder), dry_run=dry_run)
 
     stages = Stages(_name(folder), _now(), plan_stages(config))
     return _begin(config, folder, stages, prepare, dry_run)
@@ -108,12 +105,11 @@ def prepare_jobs_replay(config: JobsConfig, origin: str, *, dry_run: bool = Fals
         raise NothingMatched(f"run {origin} has neither dead letters nor undelivered records")
     folder = _new_folder(config)
 
-    def prepare(stages: Stages) -> Iterator[Launch]:
-        for stage in stages.stages:
-            copied = folder.below(stage.name)
-            copy_letters(source.below(stage.name), copied)
-            alone = reading_letters(stage_config(config, stage, folder), copied)
-            yield prepare_launch(alone, dry_run=dry_run, origin=f"{origin}/{stage.name}")
+    def prepare(stage: Stage) -> Launch:
+        copied = folder.below(stage.name)
+        copy_letters(source.below(stage.name), copied)
+        alone = reading_letters(stage_config(config, stage, folder), copied)
+        return prepare_launch(alone, dry_run=dry_run, origin=f"{origin}/{stage.name}")
 
     return _begin(config, folder, Stages(_name(folder), _now(), tuple(left), origin), prepare, dry_run)
 
@@ -192,7 +188,7 @@ def _begin(
     config: JobsConfig,
     folder: StateFolder,
     stages: Stages,
-    prepare: Callable[[Stages], Iterator[Launch]],
+    prepare: Callable[[Stage], Launch],
     dry_run: bool,
 ) -> JobsLaunch:
     """Plans every stage and only then writes down that there is such a run; a failure leaves none behind."""
@@ -201,8 +197,7 @@ def _begin(
     try:
         for stage in stages.stages:
             folder.below(stage.name).remove(MANIFEST)  # of a start that ended while it planned
-        for one in prepare(stages):
-            launches.append(_in_one_folder(one, folder))
+        _prepare_all(stages, prepare, folder, launches)
         crash_point("before jobs")
         write_stages(folder, stages)
         crash_point("after jobs")
@@ -219,23 +214,28 @@ def _resume(config: JobsConfig, run_id: str, dry_run: bool, allow_new: bool) -> 
     folder = _state(config).below(run_id)
     stages = read_stages(folder)
     check_stages(stages, config)
+
+    def prepare(stage: Stage) -> Launch:
+        alone = replaying(stage_config(config, stage, folder), stage.name)
+        return prepare_launch(alone, resume=stage.name, dry_run=dry_run, allow_new=allow_new)
+
     lease = take_lease(folder, new_attempt_id(), config.run.lease_seconds)
     launches: list[Launch] = []
     try:
-        for stage in stages.stages:
-            alone = stage_config(config, stage, folder)
-            alone = replaying(alone, stage.name)
-            one = prepare_launch(alone, resume=stage.name, dry_run=dry_run, allow_new=allow_new)
-            launches.append(_in_one_folder(one, folder))
+        _prepare_all(stages, prepare, folder, launches)
     except BaseException:
         _release(launches, lease)
         raise
     return JobsLaunch(folder, stages, tuple(launches), lease, True, dry_run)
 
 
-def _in_one_folder(launch: Launch, folder: StateFolder) -> Launch:
-    """Returns a launch whose embedded Mixpanel, if it has one, is that of the whole run."""
-    return dataclasses.replace(launch, emulator_folder=folder)
+def _prepare_all(
+    stages: Stages, prepare: Callable[[Stage], Launch], folder: StateFolder, launches: list[Launch]
+) -> None:
+    """Prepares each stage; an embedded Mixpanel is that of the whole run."""
+    for stage in stages.stages:
+        with told_of(stage.name):
+            launches.append(dataclasses.replace(prepare(stage), emulator_folder=folder))
 
 
 def _release(launches: Sequence[Launch], lease: Lease) -> None:

@@ -46,8 +46,14 @@ def jobs_report(
 
 
 def may_go_on(report: Report) -> bool:
-    """Returns whether the next job may begin after this one has ended so."""
-    return report["state"] in ("done", "dry_run") and report["exit_code"] in GOES_ON
+    """Returns whether the next job may begin after this one has ended so.
+
+    Ambiguous records are for a person to judge: another start of the run would not send them again, either.
+    """
+    books = report["books"]
+    all_tried = not (books["undelivered"] or books["not_attempted"])
+    ambiguous = report["exit_code"] == ExitCode.UNDELIVERED and books["ambiguous"] > 0 and all_tried
+    return report["state"] in ("done", "dry_run") and (report["exit_code"] in GOES_ON or ambiguous)
 
 
 def added(first: Any, second: Any) -> Any:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from pipelines.config import Config
 from pipelines.config_fields import DatesConfig
 from pipelines.config_jobs import HISTORY, RECENT, JobConfig, JobsConfig
 from pipelines.manifest import ManifestUnusable
-from pipelines.plan import list_files
+from pipelines.plan import NothingMatched, SourceUnreadable, list_files
 from pipelines.resuming import RunMismatch, pattern_of
 from pipelines.state import StateFolder
 from transforms.storage import Storage
@@ -67,7 +68,21 @@ def plan_stages(config: JobsConfig) -> tuple[Stage, ...]:
     Raises:
         NothingMatched, SourceUnreadable: if a job that is split has no input.
     """
-    return tuple(stage for job in config.jobs for stage in _stages_of(config, job))
+    stages: list[Stage] = []
+    for job in config.jobs:
+        with told_of(job.name):
+            stages += _stages_of(config, job)
+    return tuple(stages)
+
+
+@contextmanager
+def told_of(name: str) -> Iterator[None]:
+    """Names the job in what is wrong with it."""
+    try:
+        yield
+    except (RunMismatch, NothingMatched, SourceUnreadable) as error:
+        lines = (f"job {name}: {line}" for line in str(error).splitlines())
+        raise type(error)("\n".join(lines)) from None
 
 
 def stage_config(config: JobsConfig, stage: Stage, folder: StateFolder) -> Config:

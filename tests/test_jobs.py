@@ -20,6 +20,7 @@ from pipelines.stages import plan_stages
 from pipelines.status_command import show_runs, show_status
 from tests.backfills import Backfills, Outcome, event, events
 from tests.processes import start, wait_until
+from tests.servers import S3Server
 
 QUICK = {"retry": {"first_wait_seconds": 0.01, "longest_wait_seconds": 0.02, "give_up_after_seconds": 0.05}}
 OUTAGE = {"name": "outage", "when": {"share": 1.0}, "do": {"status": 503}}
@@ -169,8 +170,16 @@ def test_a_resume_sends_nothing_of_a_job_that_is_done(backfills: Backfills) -> N
 @pytest.mark.parametrize("code", list(ExitCode))
 def test_only_a_job_that_has_done_what_it_could_lets_the_next_begin(code: ExitCode) -> None:
     goes_on = code in (ExitCode.DONE, ExitCode.DAMAGED_INPUT, ExitCode.DEAD_LETTERS)
+    books = {"undelivered": 1, "ambiguous": 1, "not_attempted": 0}
 
-    assert may_go_on({"state": "done", "exit_code": int(code)}) is goes_on
+    assert may_go_on({"state": "done", "exit_code": int(code), "books": books}) is goes_on
+
+
+@pytest.mark.parametrize(("left", "goes_on"), [("undelivered", False), ("not_attempted", False), ("", True)])
+def test_a_job_of_which_all_is_sent_or_ambiguous_lets_the_next_begin(left: str, goes_on: bool) -> None:
+    books = {"undelivered": 0, "ambiguous": 3, "not_attempted": 0} | ({left: 1} if left else {})
+
+    assert may_go_on({"state": "done", "exit_code": 5, "books": books}) is goes_on
 
 
 def test_dead_letters_and_damaged_files_of_a_job_do_not_stop_the_next(backfills: Backfills) -> None:
@@ -213,7 +222,7 @@ def test_a_resume_with_other_jobs_is_refused(backfills: Backfills) -> None:
     )
     changed = backfills.run_config(path, resume="it")
     assert changed.code == 2
-    assert "records.default_ip: the run has 0, the configuration None" in changed.err
+    assert "job second: records.default_ip: the run has 0, the configuration None" in changed.err
 
 
 def test_a_run_of_jobs_is_not_started_twice(backfills: Backfills) -> None:
@@ -339,6 +348,7 @@ def loaded(tmp_path: Path, text: str, *overrides: str) -> JobsConfig:
         ("jobs: [{source: {uri: x}}]\n", "jobs.0.name: is required"),
         ("jobs: [{name: a, source: {url: x}}]\n", "jobs.0.source.url: unknown key; did you mean uri?"),
         ("jobs: [{name: a/b, source: {uri: x}}]\n", "jobs.0.name: must be letters, digits"),
+        ("jobs: [{name: report.json, source: {uri: x}}]\n", "jobs.0.name: must not end with .json or .db"),
         (ONE + "source: {uri: x}\n", "configuration: source: each of the jobs has its own"),
         (ONE + "limit: {}\n", "limit: unknown key; did you mean limits?"),
         (
@@ -380,3 +390,25 @@ def test_a_job_may_have_limits_of_its_own(tmp_path: Path) -> None:
     config = loaded(tmp_path, text + SHARED)
 
     assert [config.config_of(job).limits.in_flight for job in config.jobs] == [2, 16]
+
+
+@pytest.mark.soak
+def test_jobs_keep_their_state_on_s3_and_are_resumed_from_it(
+    backfills: Backfills, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_S3_SECRET", s3.secret_key)
+    options = {**s3.storage_options, "secret": "env:TEST_S3_SECRET"}
+    where = {"run.state": s3.url("jobs-state"), "run.storage_options": options}
+    path = two_jobs(backfills, {"limits": QUICK, **where})
+    backfills.emulator.faults([{**OUTAGE, "when": {"nth": list(range(2, 40))}}])
+    stopped = backfills.run_config(path)
+    assert (stopped.code, states(stopped)) == (5, {"first": ("done", 0), "second": ("done", 5)}), stopped.err
+    backfills.emulator.faults([])
+
+    resumed = backfills.run_config(path, resume="it")
+
+    assert resumed.code == 0, resumed.err
+    assert resumed.books["imported"] == 80
+    assert backfills.emulator.stats()["received"] == 80
+    assert "jobs-state/it/_SUCCESS" in s3.list("jobs-state/it/")
+    assert not [key for key in s3.list("jobs-state/it/") if key.endswith("lock.json")]

@@ -99,6 +99,27 @@ def make_tiny_files(cache: Path, count: int, per_folder: int = 1_000, events: in
     return unfinished.rename(folder)
 
 
+def make_updates(cache: Path, updates: int, profiles: int, files: int = 10) -> Path:
+    """Return a folder of updates of user profiles, each of which sets `n` to its number."""
+    folder = cache / f"v{VERSION}-{updates}-updates-of-{profiles}"
+    if folder.exists():
+        return folder
+    unfinished = cache / f"{folder.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    rng = random.Random(SEED)
+    contexts = _pool(rng, _context)
+    lines = (
+        f'{{"$distinct_id":"u-{rng.randrange(profiles):09}",'
+        f'"$set":{{"n":{n},{contexts[n % POOL]}}}}}\n'.encode()
+        for n in range(updates)
+    )
+    for number in range(files):
+        count = updates // files + (number < updates % files)
+        _write(unfinished / f"part-{number:05}.json", lines, count, gzipped=False)
+    return unfinished.rename(folder)
+
+
 def make_lines(count: int, with_ids: bool) -> Iterator[bytes]:
     """Yield that many lines."""
     rng = random.Random(SEED)

@@ -141,6 +141,7 @@ def run_backfill(
     mode: str = "content",
     latency_ms: float = 0.0,
     limits: Mapping[str, float] = UNLIMITED,
+    kind: str = "events",
 ) -> Backfill:
     """Run `run_backfill.py` over a source into a sink, and return what it took.
 
@@ -148,7 +149,7 @@ def run_backfill(
         RunFailed: if not exactly `events` events arrived and were reported.
     """
     with tempfile.TemporaryDirectory() as state, running_sink(latency_ms) as sink:
-        config = write_config(Path(state), source, sink.url, mode, limits)
+        config = write_config(Path(state), source, sink.url, mode, limits, kind)
         usage = run_measured(
             ["run_backfill.py", "--config", str(config), "--json"], {"BENCH_TOKEN": "benchmark"}
         )
@@ -160,12 +161,17 @@ def run_backfill(
 
 
 def write_config(
-    folder: Path, source: str, endpoint: str, mode: str = "content", limits: Mapping[str, float] = UNLIMITED
+    folder: Path,
+    source: str,
+    endpoint: str,
+    mode: str = "content",
+    limits: Mapping[str, float] = UNLIMITED,
+    kind: str = "events",
 ) -> Path:
     """Write the configuration of a run that keeps its state in `folder`, and return its path."""
     config = {
         "source": {"uri": source},
-        "records": {"kind": "events", "insert_id": {"mode": mode}},
+        "records": {"kind": kind, "insert_id": {"mode": mode}},
         "destination": {"endpoint": endpoint, "credentials": {"project_token": "env:BENCH_TOKEN"}},
         "limits": dict(limits),
         "run": {"state": str(folder / "state")},

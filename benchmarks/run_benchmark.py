@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bars import Bar, table
-from benchmarks.generate import Shape, make_input, make_tiny_files, repeat_input
+from benchmarks.generate import Shape, make_input, make_tiny_files, make_updates, repeat_input
 from benchmarks.measure import ROOT, Backfill, RunFailed, Usage, run_backfill, run_measured, write_config
 
 STARTUP_CPU_S = 3.0
@@ -34,6 +34,9 @@ PLAN_S = 60
 EVENTS_PER_SMALL_FILE = 10
 SMALL_FILES_RATIO = 1.5
 FULL_REQUESTS_PERCENT = 95
+PROFILES_CPU_S = 12.0
+PROFILES_PEAK_MIB = 500
+UPDATES_PER_PROFILE = 10
 GRAPH_GROWTH = 1.01  # a longer path in it is no growth
 
 
@@ -162,6 +165,25 @@ def measure_small_files(cache: Path, files: int, rounds: int) -> Iterator[Bar]:
     yield Bar("requests that are full", min(full), "%", least=FULL_REQUESTS_PERCENT, digits=1)
 
 
+def measure_profiles(cache: Path, updates: int, rounds: int) -> Iterator[Bar]:
+    """Run over updates of a tenth as many profiles and yield the CPU, the memory, and the order."""
+    profiles = updates // UPDATES_PER_PROFILE
+    folder = make_updates(cache, updates, profiles)
+    runs = []
+    for number in range(rounds):
+        _tell(f"round {number + 1} of {rounds}: {updates:,} updates of {profiles:,} profiles")
+        runs.append(run_backfill(f"{folder}/*", updates, kind="profiles"))
+    last = runs[-1].sink
+    print(
+        f"{updates:,} updates: {last.events_per_second:,.0f}/s, {last.requests:,} requests, "
+        f"{100 * last.full / last.requests:.0f}% of them full, {last.bytes_raw / 1e6:,.0f} MB"
+    )
+    name = f"{updates:,} updates"
+    yield Bar(name, _median(run.usage.cpu_s for run in runs), "CPU-s", most=PROFILES_CPU_S, digits=2)
+    yield Bar(f"memory, {name}", max(r.usage.peak_mib for r in runs), "MiB", most=PROFILES_PEAK_MIB)
+    yield Bar("updates out of order", max(run.sink.disordered for run in runs), "updates", most=0)
+
+
 def measure_help() -> Iterator[Bar]:
     """Yield how long `--help` takes."""
     times = [run_measured(["run_backfill.py", "--help"]).wall_s for _ in range(7)]
@@ -248,13 +270,23 @@ def _arguments() -> argparse.Namespace:
         metavar="FILES",
         help="the same events in many small files and in 100",
     )
+    parser.add_argument(
+        "--profiles",
+        type=int,
+        nargs="?",
+        const=1_000_000,
+        metavar="UPDATES",
+        help="updates of a tenth as many profiles",
+    )
     parser.add_argument("--help-time", action="store_true", help="how long --help takes")
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".bench", help="where input is kept (default: .bench)"
     )
     given = parser.parse_args()
-    if not (given.cpu or given.at_limit or given.rss or given.plan or given.small_files or given.help_time):
+    parts = (given.cpu, given.at_limit, given.rss, given.plan, given.small_files, given.profiles)
+    if not (any(parts) or given.help_time):
         given.cpu = given.help_time = True
+        given.profiles = 1_000_000
         given.at_limit, given.rss, given.plan, given.small_files = 67, 10_000_000, 100_000, 100_000
     return given
 
@@ -266,6 +298,8 @@ def _measure(given: argparse.Namespace) -> Iterator[Bar]:
         yield from measure_plan(given.folder, given.plan)
     if given.small_files:
         yield from measure_small_files(given.folder, given.small_files, given.rounds)
+    if given.profiles:
+        yield from measure_profiles(given.folder, given.profiles, given.rounds)
     if given.cpu:
         yield from measure_cpu(given.folder, given.events, given.rounds)
     if given.rss:

@@ -1,9 +1,10 @@
-"""A Mixpanel that costs next to nothing: takes `/import` requests, counts lines, and says that all is well.
+"""A Mixpanel that costs next to nothing: takes requests, counts records, and says that all is well.
 
     python -m benchmarks.sink [--latency-ms 100]
 
 Prints `listening on http://127.0.0.1:PORT` first and, when it is told to end, what it saw, as JSON. An answer
-has to say how many events there were, so it inflates each body and counts the lines; it checks nothing.
+has to say how many events there were, so it inflates each body and counts the lines; it checks nothing. Of
+updates it looks whether those of each profile come in the order of the numbers that they set.
 """
 
 from __future__ import annotations
@@ -17,11 +18,24 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 
+import msgspec
 from isal import isal_zlib
 
 HEAD_BYTES = 1 << 16
 FULL = 2000  # events in a request, at most
 MINUTE_S = 60.0  # what Mixpanel limits is any 60 seconds
+
+
+class _Set(msgspec.Struct, gc=False):
+    n: int
+
+
+class _Update(msgspec.Struct, gc=False):
+    profile: str = msgspec.field(name="$distinct_id")
+    set: _Set = msgspec.field(name="$set")
+
+
+_updates = msgspec.json.Decoder(list[_Update])
 
 
 @dataclass(slots=True)
@@ -31,15 +45,28 @@ class Seen:
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     bytes_sent: int = 0
     bytes_raw: int = 0
+    disordered: int = 0
+    _last: dict[str, int] = field(default_factory=dict)
 
     def count(self, body: memoryview) -> int:
-        """Note a request and return its number of events."""
-        raw = isal_zlib.decompress(body, 47)
-        events = raw.count(b"\n") + (not raw.endswith(b"\n"))
+        """Note a request and return its number of records."""
+        if bytes(body[:1]) == b"[":
+            raw = bytes(body)
+            events = self._take_updates(raw)
+        else:
+            raw = isal_zlib.decompress(body, 47)
+            events = raw.count(b"\n") + (not raw.endswith(b"\n"))
         self.arrivals.append((time.monotonic(), events))
         self.bytes_sent += len(body)
         self.bytes_raw += len(raw)
         return events
+
+    def _take_updates(self, raw: bytes) -> int:
+        updates = _updates.decode(raw)
+        for update in updates:
+            self.disordered += self._last.get(update.profile, -1) >= update.set.n
+            self._last[update.profile] = update.set.n
+        return len(updates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +79,8 @@ class SinkStats:
         peak_events_per_second: over the 60 seconds that had most.
         cpu_s: what the sink itself took.
         full: requests that held as many events as Mixpanel takes at once.
+        profiles: profiles of which an update came.
+        disordered: updates that came behind a later one of their profile.
     """
 
     requests: int
@@ -63,6 +92,8 @@ class SinkStats:
     peak_events_per_second: float
     cpu_s: float
     full: int = 0
+    profiles: int = 0
+    disordered: int = 0
 
 
 def summarize(seen: Seen) -> SinkStats:
@@ -82,6 +113,8 @@ def summarize(seen: Seen) -> SinkStats:
         peak_events_per_second=_peak(times),
         cpu_s=usage.ru_utime + usage.ru_stime,
         full=sum(events >= FULL for _, events in times),
+        profiles=len(seen._last),
+        disordered=seen.disordered,
     )
 
 

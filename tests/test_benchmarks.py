@@ -65,6 +65,14 @@ def test_the_baseline_reads_every_event(tmp_path: Path) -> None:
         assert usage.peak_mib > 5
 
 
+def test_the_sink_notices_updates_out_of_order() -> None:
+    seen = Seen()
+    updates = [{"$distinct_id": who, "$set": {"n": n}} for who, n in (("a", 1), ("b", 3), ("a", 2), ("b", 2))]
+
+    assert seen.count(memoryview(json.dumps(updates).encode())) == 4
+    assert (summarize(seen).profiles, summarize(seen).disordered) == (2, 1)
+
+
 def test_the_sink_answers_with_the_number_of_events_it_got() -> None:
     large, small = [b"".join(make_lines(count, with_ids=True)) for count in (2_000, 3)]
     unended = small.rstrip(b"\n")

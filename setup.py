@@ -67,6 +67,8 @@ INSTALL_REQUIRES = [
     # passes over whole blocks; Beam brings both, within its own bounds
     "numpy>=1.26,<3",
     "pyarrow",
+    # Avro, which Beam brings likewise; codecs are our own or pyarrow's
+    "fastavro>=1.12,<2",
     "urllib3>=2.8.0,<3",
     # apache-beam[gcp] brings Google packages that take no 9.2 yet
     "tenacity>=9.1.4,<10",

@@ -48,7 +48,7 @@ class SourceConfig(Section):
         description="which partition is sent first; not given, `newest_first` for events, and for all else "
         "`oldest_first`, as it must be",
     )
-    format: Literal["auto", "ndjson", "json", "csv", "tsv", "parquet", "dead_letters"] = Field(
+    format: Literal["auto", "ndjson", "json", "csv", "tsv", "parquet", "avro", "dead_letters"] = Field(
         "auto",
         description="what the files hold ([formats.md](formats.md)); `auto` tells each file's by its content",
     )

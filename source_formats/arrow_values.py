@@ -104,9 +104,20 @@ def _from_timestamp(array: Any) -> list[Any]:
     texts = np.datetime_as_string(moments, unit=kind.unit).tolist()
     zone = "Z" if kind.tz else ""
     if kind.unit != "s":
-        texts = [text.rstrip("0").rstrip(".") for text in texts]
+        texts = [_with_fraction(text) for text in texts]
     valid = array.is_valid().to_pylist()
     return [text + zone if there else None for text, there in zip(texts, valid, strict=True)]
+
+
+def _with_fraction(text: str) -> str:
+    """Returns a time with a fraction of six digits, of nine if they count, or none if it is a whole second.
+
+    >>> _with_fraction("2024-02-29T12:30:15.250"), _with_fraction("2024-02-29T12:30:15.000")
+    ('2024-02-29T12:30:15.250000', '2024-02-29T12:30:15')
+    """
+    whole, _, fraction = text.partition(".")
+    digits = fraction.rstrip("0")
+    return f"{whole}.{digits:0<{6 if len(digits) <= 6 else 9}}" if digits else whole
 
 
 def _from_date(array: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from source_formats.avro_records import read_avro
 from source_formats.delimited import read_delimited
 from source_formats.detection import Format, check_fits, detect_format, unsupported
 from source_formats.json_records import read_json
@@ -58,4 +59,6 @@ class FormatChoice:
             return partial(read_delimited, self.table)
         if format == "tsv":
             return partial(read_delimited, replace(self.table, delimiter=self.table.delimiter or "\t"))
+        if format == "avro":
+            return partial(read_avro, self.table.shape)
         raise unsupported(format, "write it as NDJSON")

@@ -20,7 +20,7 @@ TIME: Final = "time"
 TEXTS: Final = frozenset({EVENT, "distinct_id", "$insert_id", "$device_id", "$user_id"})  # never numbers
 _BELOW: Final = "properties."
 _NO_FIELD: Final = re.compile(r'[\x00-\x1f"\\]').search  # what a msgspec field cannot be renamed to
-_encode: Final = msgspec.json.Encoder().encode
+encode_value: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def event_places(columns: Sequence[str]) -> list[tuple[str | None, str]] | None:
@@ -77,7 +77,7 @@ class RowLines:
         Raises:
             UnicodeEncodeError: if a text among them cannot be encoded.
         """
-        return [_encode(row) for row in self._make(values)]
+        return [encode_value(row) for row in self._make(values)]
 
 
 def _maker(names: Sequence[str]) -> Callable[[Sequence[Values]], Iterator[Any]]:

@@ -2,10 +2,12 @@
 
 import base64
 import gzip
+import io
 import json
 import random
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -104,6 +106,26 @@ def test_rows_of_parquet_arrive_as_the_events_that_they_are(backfills: Backfills
 
     assert outcome.code == 0
     assert sorted(arrived, key=lambda one: one["properties"]["n"]) == EVENTS
+
+
+@pytest.mark.parametrize("name", ["a.avro", "a.avro.gz"])
+def test_records_of_avro_arrive_as_the_events_that_they_are(name: str, backfills: Backfills) -> None:
+    kinds = {"event": "string", "time": "long", "distinct_id": "string", "ip": "string", "n": "long"}
+    fields = [{"name": field, "type": kind} for field, kind in kinds.items()]
+    schema = {"type": "record", "name": "Flat", "fields": fields}
+    file = io.BytesIO()
+    fastavro.writer(file, schema, [{"event": one["event"], **one["properties"]} for one in EVENTS], "deflate")
+    path = backfills.folder / name
+    path.write_bytes(gzip.compress(file.getvalue()) if name.endswith(".gz") else file.getvalue())
+    outcome = backfills.run(str(path))
+    arrived = [json.loads(record) for record in backfills.emulator.records()]
+    without_ids = [{**one, "properties": {**one["properties"], "$insert_id": ""}} for one in EVENTS]
+
+    assert outcome.code == 0
+    assert [
+        {**one, "properties": {**one["properties"], "$insert_id": ""}}
+        for one in sorted(arrived, key=lambda one: one["properties"]["n"])
+    ] == without_ids
 
 
 def test_a_large_parquet_file_is_read_in_parts(backfills: Backfills, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,11 +51,15 @@ def rows_of(content: bytes, shape: Any = "rows") -> list[Any]:
         (["a", None, "a"], pa.dictionary(pa.int32(), pa.string()), ["a", None, "a"]),
         ([b"text", b"\xff\x00", None], pa.binary(), ["text", "/wA=", None]),
         ([b"\xfe\xff"], pa.binary(2), ["/v8="]),
-        ([MOMENT, None], pa.timestamp("us"), ["2024-02-29T12:30:15.25", None]),
-        ([MOMENT.replace(tzinfo=BERLIN)], pa.timestamp("ms", "Europe/Berlin"), ["2024-02-29T11:30:15.25Z"]),
+        ([MOMENT, None], pa.timestamp("us"), ["2024-02-29T12:30:15.250000", None]),
+        (
+            [MOMENT.replace(tzinfo=BERLIN)],
+            pa.timestamp("ms", "Europe/Berlin"),
+            ["2024-02-29T11:30:15.250000Z"],
+        ),
         ([1709209815], pa.timestamp("s", "UTC"), ["2024-02-29T12:30:15Z"]),
         ([1709209815000000001], pa.timestamp("ns"), ["2024-02-29T12:30:15.000000001"]),
-        ([-1], pa.timestamp("ms"), ["1969-12-31T23:59:59.999"]),
+        ([-1], pa.timestamp("ms"), ["1969-12-31T23:59:59.999000"]),
         ([MOMENT.date(), None], pa.date32(), ["2024-02-29", None]),
         ([MOMENT.time(), None], pa.time64("us"), ["12:30:15.250000", None]),
         ([1500, None], pa.duration("ms"), [1.5, None]),
@@ -127,7 +131,7 @@ def test_rows_of_a_flat_table_become_events() -> None:
             "distinct_id": "12",
             "$insert_id": "i",
             "plan": "pro",
-            "when": "2024-02-29T12:30:15.25",
+            "when": "2024-02-29T12:30:15.250000",
         },
     }
     assert second == {"event": "B", "properties": {"distinct_id": "13", "$insert_id": "j"}}

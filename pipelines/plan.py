@@ -26,8 +26,9 @@ from transforms.storage import (
 )
 
 SEGMENT_BYTES: Final = 32 << 20  # of a plain file: small enough to repeat cheaply, large enough to number few
-PACK_BYTES: Final = 4 << 20  # small files are read together up to this size, so that requests are full
-PACK_FILES: Final = 256
+SMALL_BYTES: Final = 4 << 20  # files up to this size are read together, so that requests are full
+PACK_BYTES: Final = 32 << 20
+PACK_FILES: Final = 8192  # of ten records each: 41 requests, of which one is not full
 # Formats of which a stretch can be read by itself, and how long one is, in segments of lines: Parquet's row
 # groups are mostly of 128 MiB, and each stretch reads the footer anew.
 _STRETCHES: Final[dict[Format, int]] = {"ndjson": 1, "parquet": 4}
@@ -101,7 +102,7 @@ def cut_segments(files: Iterable[SourceFile], formats: Iterable[Format | None]) 
     pack: list[FilePart] = []
     packed = 0
     for file, format in zip(files, formats, strict=True):
-        small = file.size <= PACK_BYTES
+        small = file.size <= SMALL_BYTES
         if pack and (not small or packed + file.size > PACK_BYTES or len(pack) >= PACK_FILES):
             yield Segment(f"{number:07d}", tuple(pack))
             number, pack, packed = number + 1, [], 0

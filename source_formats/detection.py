@@ -6,6 +6,8 @@ import json
 import re
 from typing import Final, Literal
 
+import msgspec
+
 from source_formats.json_structure import cut_records
 from source_formats.lines import FormatProblem
 
@@ -46,6 +48,7 @@ _REFUSED: Final[tuple[tuple[bytes, str, str], ...]] = (
 _MARKUP: Final = re.compile(rb"\s*<(\?xml|!doctype|html|[a-z][\w:.-]*[\s/>])", re.IGNORECASE).match
 _TAR: Final = slice(257, 262)
 _NAMES: Final[dict[str, Format]] = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
+_well_formed: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 
 
@@ -71,6 +74,24 @@ def detect_format(head: bytes, name: str) -> Format:
     text = head.removeprefix(_BOM).lstrip()
     by_name = next((found for suffix, found in _NAMES.items() if name.lower().endswith(suffix)), None)
     return by_name if by_name and text[:1] not in (b"{", b"[") else _of_json(text)
+
+
+def is_ndjson(content: bytes) -> bool:
+    r"""Returns whether a file certainly has a record a line, by its first line alone.
+
+    What this returns True for `detect_format` takes for NDJSON too, but with a look at more.
+
+    >>> is_ndjson(b'{"event": "a"}\n'), is_ndjson(b'{"event": "a"}{"event": "b"}')
+    (True, False)
+    """
+    if content[:1] != b"{":
+        return False
+    end = content.find(b"\n", 0, HEAD_BYTES)
+    try:
+        _well_formed(content[:end] if end >= 0 else content[:HEAD_BYTES])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def refuse_known(head: bytes) -> None:

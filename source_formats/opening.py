@@ -29,6 +29,11 @@ class FormatChoice:
     name: Format | Literal["auto"] = "auto"
     table: TableLayout = field(default_factory=TableLayout)
 
+    @property
+    def takes_lines(self) -> bool:
+        """Whether a file of lines may be read as such."""
+        return self.name in ("auto", "ndjson")
+
     def format_of(self, head: bytes, name: str) -> Format:
         """Returns what a file is to be read as.
 

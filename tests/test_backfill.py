@@ -77,7 +77,7 @@ def test_a_large_plain_file_is_split_and_every_line_is_read_exactly_once(
     backfills: Backfills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.plan.SEGMENT_BYTES", 10_000)
-    monkeypatch.setattr("pipelines.plan.PACK_BYTES", 100)
+    monkeypatch.setattr("pipelines.plan.SMALL_BYTES", 100)
     path = backfills.write("big.json", [*events(3000), b"no json"])
     outcome = backfills.run(str(path))
     assert outcome.report["segments"]["total"] > 10

@@ -158,7 +158,7 @@ def test_a_large_file_in_utf_16_is_one_problem_and_not_one_of_each_part(
     backfills: Backfills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.plan.SEGMENT_BYTES", 100_000)
-    monkeypatch.setattr("pipelines.plan.PACK_BYTES", 1000)
+    monkeypatch.setattr("pipelines.plan.SMALL_BYTES", 1000)
     put(backfills, "wide.json", TEXT.decode().encode("utf-16-le"))
     outcome = backfills.run(backfills.everything)
 

@@ -153,14 +153,15 @@ def test_a_segment_never_mixes_two_versions_of_an_object(
 ) -> None:
     monkeypatch.setattr("transforms.part_lines.CHUNK_BYTES", 40)
     monkeypatch.setattr("transforms.part_lines.HEAD_BYTES", 40)
-    for key, content in (("mix/1", b"1\n" * 20), ("mix/2", OLD * 10), ("mix/3", b"3\n" * 20)):
+    monkeypatch.setattr("transforms.segment_reader.JOINED_BYTES", 40)
+    for key, content in (("mix/1", b"1\n" * 20), ("mix/2", OLD * 500), ("mix/3", b"3\n" * 20)):
         store.put(key, content)
     parts = [planned(store, f"mix/{n}") for n in (1, 2, 3)]
 
     def meanwhile() -> Iterator[None]:
         for _ in range(3):
             yield
-        store.put("mix/2", NEW * 10)
+        store.put("mix/2", NEW * 500)
         yield
 
     lines = lines_read(store, parts, meanwhile())

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.plan import (
-    PACK_BYTES,
     SEGMENT_BYTES,
+    SMALL_BYTES,
     NothingMatched,
     SourceFile,
     SourcePattern,
@@ -121,7 +121,7 @@ def test_an_object_store_that_cannot_be_reached_is_named_in_one_line() -> None:
 
 
 def test_small_files_are_packed_large_ones_are_cut_compressed_ones_stay_whole() -> None:
-    sizes = [100] * 3 + [SEGMENT_BYTES * 2 + 5] + [PACK_BYTES + 1] + [100]
+    sizes = [100] * 3 + [SEGMENT_BYTES * 2 + 5] + [SMALL_BYTES + 1] + [100]
     files = [SourceFile(None, f"f{i}", size, "v") for i, size in enumerate(sizes)]
     segments = list(cut_segments(files, ["ndjson", "ndjson", "ndjson", "ndjson", None, "ndjson"]))
     assert [[part.uri for part in s.parts] for s in segments] == [
@@ -146,7 +146,7 @@ def test_a_large_file_that_is_compressed_whatever_its_name_is_not_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.plan.SEGMENT_BYTES", 1000)
-    monkeypatch.setattr("pipelines.plan.PACK_BYTES", 10)
+    monkeypatch.setattr("pipelines.plan.SMALL_BYTES", 10)
     (tmp_path / "plain.json").write_bytes(b"x" * 5000)
     (tmp_path / "really-gzip.json").write_bytes(b"\x1f\x8b" + b"x" * 5000)
     files = list_files(SourcePattern((str(tmp_path / "*"),)), Storage())

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from mixpanel_http.delivery import Stop
 from mixpanel_http.event_blocks import PreparedRecords
@@ -15,8 +15,7 @@ from source_formats.lines import RefusedLine
 from transforms.tally import Tally
 
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
+class FilePart(NamedTuple):
     """A stretch of one input file.
 
     Attributes:
@@ -50,8 +49,7 @@ class Segment:
     parts: tuple[FilePart, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Consecutive lines of a block that come from one file.
 
     Attributes:
@@ -82,8 +80,7 @@ class Span:
             offset = None if offset is None else offset + length + 1
 
 
-@dataclass(frozen=True, slots=True)
-class FileNote:
+class FileNote(NamedTuple):
     """How reading a part ended.
 
     Attributes:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Literal
 
-from source_formats.detection import HEAD_BYTES, Format
+from source_formats.detection import HEAD_BYTES, Format, is_ndjson
 from source_formats.lines import FormatProblem, Lines
 from source_formats.opening import FormatChoice
 from source_formats.parquet_rows import COMPRESSED_PARQUET, read_parquet
@@ -43,12 +43,28 @@ def read_part(filesystem: FileSystem, part: FilePart, choice: FormatChoice, how:
         if part.format == "parquet":
             yield from _rows(file, part, choice)
             return
-        stored = partial(_stored, file, part)
-        if how == "full" and compression_of(file.read(0, min(MAGIC_BYTES, part.size))):
-            verify(stored, part.uri)
-        content = Content(text_of(stored, part.uri))
-        format = _format_of(content, part, choice)
-        yield from _rows(file, part, choice) if format == "parquet" else _lines(content, format, choice)
+        yield from _whole(file, part, choice, how)
+
+
+def is_small(part: FilePart) -> bool:
+    """Returns whether a part is a file that is best read at once."""
+    return part.end is None and part.size <= CHUNK_BYTES
+
+
+def read_small(content: bytes, part: FilePart, choice: FormatChoice, how: Verify) -> Located:
+    """Yields the lines of a file that is at hand as it is stored; as `read_part` otherwise."""
+    if choice.takes_lines and is_ndjson(content):  # nearly all of many small files: each step counts
+        return iter(((0, Lines(content)),))
+    return _whole(_AtHand(content), part, choice, how)
+
+
+def _whole(file: PinnedFile, part: FilePart, choice: FormatChoice, how: Verify) -> Located:
+    stored = partial(_stored, file, part)
+    if how == "full" and compression_of(file.read(0, min(MAGIC_BYTES, part.size))):
+        verify(stored, part.uri)
+    content = Content(text_of(stored, part.uri))
+    format = _format_of(content, part, choice)
+    yield from _rows(file, part, choice) if format == "parquet" else _lines(content, format, choice)
 
 
 def _stretch(file: PinnedFile, part: FilePart, end: int) -> Located:
@@ -111,6 +127,16 @@ def _read_ahead(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, byte
         while (chunk := coming.result()) is not None:
             coming = pool.submit(next, chunks, None)
             yield chunk
+
+
+class _AtHand:
+    """A file of which every byte has been read."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def read(self, start: int, end: int) -> bytes:
+        return self._content[start:end]
 
 
 class Content:

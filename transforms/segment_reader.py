@@ -14,10 +14,12 @@ from source_formats.opening import FormatChoice
 from transforms.compression import DamagedFile
 from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
 from transforms.line_blocks import GiantLine, count_lines, cut_blocks
-from transforms.part_lines import Verify, read_part
-from transforms.pinned_files import Changed
+from transforms.part_lines import Located, Verify, is_small, read_part, read_small
+from transforms.pinned_files import Changed, read_whole
+from transforms.small_files import fetched_ahead
 from transforms.storage import FileSystem, storage_errors
 
+JOINED_BYTES: Final = 256 << 10
 _NEWLINE: Final = ord("\n")
 
 
@@ -79,7 +81,7 @@ class SegmentReader:
         """
         stream = _Stream(self, segment)
         position = ordinal = 0
-        for piece in cut_blocks(stream.chunks(), self.limits.records, self.limits.bytes):
+        for piece in cut_blocks(_joined(stream.chunks()), self.limits.records, self.limits.bytes):
             block, position = stream.block(piece, position, attempt, ordinal)
             if block.provisional or ordinal not in done:
                 yield block
@@ -96,6 +98,7 @@ class _Stream:
         self._reader = reader
         self._segment = segment
         self._stretches: list[_Stretch] = []
+        self._open = 0  # the first stretch of which more may come
         self._ended: list[FileNote] = []
         self._length = 0
         self._torn: set[int] = set()  # stream offsets behind lines that damage cut short
@@ -104,16 +107,14 @@ class _Stream:
 
     def chunks(self) -> Iterator[bytes]:
         """Yields the bytes of all parts; each part's last line ends with a newline."""
-        for index, part in enumerate(self._segment.parts):
+        for index, (part, fetched) in enumerate(fetched_ahead(self._segment.parts, self._fetch, is_small)):
             problem: tuple[str, int | None, str] | None = None
             last = _NEWLINE
             self._stretches.append(
                 _Stretch(index, part.uri, self._length, part.start, self._first_line(part))
             )
             try:
-                for offset, lines in read_part(
-                    self._reader.filesystem(part.uri), part, self._reader.format, self._reader.verify
-                ):
+                for offset, lines in self._read(part, fetched):
                     self._note_places(offset, lines)
                     if lines.raw:
                         self._length += len(lines.raw)
@@ -143,6 +144,16 @@ class _Stream:
 
     def _part_lines(self, part: FilePart) -> Iterator[tuple[int | None, Lines]]:
         reader = self._reader
+        return read_part(reader.filesystem(part.uri), part, reader.format, reader.verify)
+
+    def _fetch(self, part: FilePart) -> bytes:
+        """Returns a small file as it is stored."""
+        return read_whole(self._reader.filesystem(part.uri), part)
+
+    def _read(self, part: FilePart, fetched: Callable[[], bytes]) -> Located:
+        reader = self._reader
+        if is_small(part):
+            return read_small(fetched(), part, reader.format, reader.verify)
         return read_part(reader.filesystem(part.uri), part, reader.format, reader.verify)
 
     def _note_places(self, offset: int | None, lines: Lines) -> None:
@@ -213,7 +224,11 @@ class _Stream:
     def _spans(self, piece: bytes, start: int, end: int) -> tuple[Span, ...]:
         """Returns the files behind the stream's bytes from `start` to `end`, and counts their lines."""
         spans = []
-        for i, stretch in enumerate(self._stretches):
+        for i in range(self._open, len(self._stretches)):
+            stretch = self._stretches[i]
+            if stretch.stream_start >= end:
+                break
+            self._open = i
             until = self._stretches[i + 1].stream_start if i + 1 < len(self._stretches) else end
             low, high = max(start, stretch.stream_start), min(end, until)
             if low >= high:
@@ -228,6 +243,20 @@ class _Stream:
             if stretch.next_line is not None:
                 stretch.next_line += lines
         return tuple(spans)
+
+
+def _joined(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yields a stream in chunks that are not small: each is put behind what is left of those before it."""
+    held: list[bytes] = []
+    length = 0
+    for chunk in chunks:
+        held.append(chunk)
+        length += len(chunk)
+        if length >= JOINED_BYTES:
+            yield held[0] if len(held) == 1 else b"".join(held)
+            held, length = [], 0
+    if held:
+        yield b"".join(held)
 
 
 def _line_ends(lines: bytes) -> list[int]:

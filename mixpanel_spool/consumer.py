@@ -21,6 +21,7 @@ from mixpanel_spool.spool_file import finish_abandoned
 from mixpanel_spool.writer import SpoolLimits, SpoolWriter
 
 HOUSEKEEPING_SECONDS: Final = 30.0  # between looks for abandoned files, and tries to upload
+RETRY_SECONDS: Final = 1.0  # before a disk that took nothing is asked again
 TELL_SECONDS: Final = 60.0  # between two warnings
 _log: Final = logging.getLogger("mixpanel_spool")
 
@@ -92,8 +93,8 @@ class SpoolConsumer:
         with self._lock:
             self._writer.take(lines)
             is_due = self._writer.buffered >= self._limits.flush_bytes or self._ending
-            problem = self._try(self._writer.write_out) if is_due and self._may_write() else None
-            if self._thread is None and not self._ending:
+            problem = self._write_out() if is_due and self._may_write() else None
+            if not self._threads and not self._ending:
                 self._start()
         self._tell(problem)
 
@@ -110,7 +111,7 @@ class SpoolConsumer:
             SpoolError: if that fails; the messages are kept in memory, and tried again.
         """
         with self._lock:
-            problem = self._try(self._writer.write_out) or self._try(self._writer.sync)
+            problem = self._write_out() or _problem_of(self._writer.sync)
         if problem:
             raise SpoolError(f"{self._folder}: {problem}; the messages are kept in memory")
 
@@ -126,8 +127,8 @@ class SpoolConsumer:
         self._stop()
         self.flush()
         with self._lock:
-            problem = self._try(self._writer.finish)
-        problem = problem or (self._try(self._shipper.ship) if self._shipper else None)
+            problem = _problem_of(self._writer.finish)
+        problem = problem or (_problem_of(self._shipper.ship) if self._shipper else None)
         if problem:
             raise SpoolError(f"{self._folder}: {problem}; what is on disk waits for the next start")
 
@@ -145,10 +146,10 @@ class SpoolConsumer:
         self._lock = threading.RLock()  # a signal's handler may send while its thread is sending
         self._writer = SpoolWriter(self._folder, self._limits, self._clock)
         self._shipper = self._make_shipper()
-        self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._closing = threading.Event()
         self._ending = False
-        self._retry_at = self._house_at = 0.0
+        self._retry_at = 0.0
         self._told_at = float("-inf")
 
     def _make_shipper(self) -> Shipper | None:
@@ -159,10 +160,15 @@ class SpoolConsumer:
         self._begin()
 
     def _start(self) -> None:
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._live, args=(self._wake,), name="spool", daemon=True)
+        """Starts what works beside the application: one thread writes, the other waits for the network."""
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, args=(self._closing,), name=name, daemon=True)
+            for work, name in ((self._keep_writing, "spool"), (self._keep_house, "spool house"))
+        ]
         with contextlib.suppress(RuntimeError):  # the interpreter is ending, and `_end` will be called
-            self._thread.start()
+            for thread in self._threads:
+                thread.start()
         atexit.register(self._end)
         multiprocessing = sys.modules.get("multiprocessing.util")
         if multiprocessing is not None:  # its processes end without atexit
@@ -170,40 +176,35 @@ class SpoolConsumer:
 
     def _stop(self) -> None:
         with self._lock:
-            thread, self._thread = self._thread, None
-            self._wake.set()
-        if thread is not None and thread.is_alive():
-            thread.join()
+            threads, self._threads = self._threads, []
+            self._closing.set()
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
         atexit.unregister(self._end)
 
-    def _live(self, wake: threading.Event) -> None:
-        while True:
-            if time.monotonic() >= self._house_at:
-                self._keep_house()
-            if wake.wait(self._limits.flush_seconds):
-                return
+    def _keep_writing(self, closing: threading.Event) -> None:
+        while not closing.wait(self._limits.flush_seconds):
             with self._lock:
-                problem = self._try(self._writer.write_out)
+                problem = self._write_out()
             self._tell(problem)
 
-    def _keep_house(self) -> None:
-        self._house_at = time.monotonic() + HOUSEKEEPING_SECONDS
-        self._tell(self._try(lambda: list(finish_abandoned(self._folder))))
-        if self._shipper is not None:
-            self._tell(self._try(self._shipper.ship))
+    def _keep_house(self, closing: threading.Event) -> None:
+        while True:
+            self._tell(_problem_of(lambda: list(finish_abandoned(self._folder))))
+            if self._shipper is not None:
+                self._tell(_problem_of(self._shipper.ship))
+            if closing.wait(HOUSEKEEPING_SECONDS):
+                return
+
+    def _write_out(self) -> str | None:
+        problem = _problem_of(self._writer.write_out)
+        if problem:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        return problem
 
     def _may_write(self) -> bool:
         return self._ending or time.monotonic() >= self._retry_at
-
-    def _try(self, action: Callable[[], object]) -> str | None:
-        """Does something that needs the disk or the network; returns what went wrong, without any content."""
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 - storage libraries raise what they like
-            self._retry_at = time.monotonic() + self._limits.flush_seconds
-            reason = error.strerror if isinstance(error, OSError) else None
-            return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-        return None
 
     def _tell(self, problem: str | None) -> None:
         if problem and time.monotonic() - self._told_at >= TELL_SECONDS:
@@ -221,6 +222,16 @@ class SpoolConsumer:
 
 
 _spools: Final[weakref.WeakSet[SpoolConsumer]] = weakref.WeakSet()
+
+
+def _problem_of(action: Callable[[], object]) -> str | None:
+    """Does something that needs the disk or the network; returns what went wrong, without any content."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 - storage libraries raise what they like
+        reason = error.strerror if isinstance(error, OSError) else None
+        return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return None
 
 
 def _forget_what_is_the_parents() -> None:

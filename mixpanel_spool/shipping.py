@@ -10,9 +10,14 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mixpanel_spool.spool_file import finished_files
+
+# The store's own patience is for servers that run on; an application that ends must not wait for minutes.
+_S3_OPTIONS: Final[Mapping[str, Any]] = {
+    "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
+}
 
 
 class Shipper:
@@ -45,7 +50,8 @@ class Shipper:
         if self._filesystem is None:
             from fsspec.core import url_to_fs  # here, so that a spool on disk needs no fsspec
 
-            self._filesystem, _ = url_to_fs(self._uri, **self._options)
+            defaults = _S3_OPTIONS if self._uri.startswith("s3://") else {}
+            self._filesystem, _ = url_to_fs(self._uri, **{**defaults, **self._options})
         target = f"{self._uri}/{path.relative_to(self._staging).as_posix()}"
         self._filesystem.put_file(os.fspath(path), self._filesystem._strip_protocol(target))
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -175,6 +176,33 @@ signal.pause()
         assert eventually(lambda: not left.exists())
 
     assert numbers(spooled(tmp_path)) == [*range(1000), 2000]
+
+
+@pytest.mark.soak
+def test_of_forty_kills_at_any_moment_none_loses_what_was_flushed(tmp_path: Path) -> None:
+    script = """
+limits = SpoolLimits(flush_seconds=0.002, flush_bytes=3000, rotate_bytes=20_000)
+spool = SpoolConsumer(sys.argv[1], limits=limits)
+n = 0
+while True:
+    for _ in range(50):
+        spool.send("people", message(n)); n += 1
+    spool.flush()
+    os.write(1, b"%d\\n" % n)
+"""
+    chance = random.Random(7)
+    for number in range(40):
+        folder = tmp_path / str(number)
+        process = python(script, folder)
+        threading.Event().wait(0.15 + chance.random() * 0.4)
+        process.kill()
+        out, err = process.communicate(timeout=60)
+        assert not err
+        flushed = int(out.rpartition("\n")[0].rpartition("\n")[2] or 0)
+        assert main([str(folder)]) == 0 if folder.exists() else flushed == 0
+        found = numbers(spooled(folder))
+        assert found == list(range(len(found)))  # in order, none twice, none missing before the last
+        assert len(found) >= flushed
 
 
 def test_what_is_left_can_be_finished_without_the_application(

@@ -15,7 +15,7 @@ def refusal(destination: Destination) -> Stop | None:
     """Returns why Mixpanel takes nothing from these credentials, or None where it does not say so.
 
     Trouble that passes proves nothing either way: the workers ride it out. Only `/import` can be asked like
-    this; a request to `/engage` changes profiles.
+    this, also for tokens that go to `/engage`: what is sent there changes profiles, or says nothing.
     """
     client = ImportClient(destination, 1)
     try:

@@ -312,12 +312,14 @@ def emulator_store(launch: Launch) -> str:
 def _run_pipeline(launch: Launch, destination: Destination) -> None:
     ledger = _ledger_of(launch)
     pipeline = _pipeline(launch, destination, ledger)
-    if launch.config.beam.in_process:
-        pipeline.run().wait_until_finish()
-        return
-    stop = _refusal(launch, destination)
+    alone = launch.config.beam.in_process
+    # Of a wrong token /engage and /groups say nothing: they take everything, and nothing arrives.
+    stop = _refusal(launch, destination) if not alone or _wants_token(launch) else None
     if stop is not None:
         ledger.write_stop(stop)
+        return
+    if alone:
+        pipeline.run().wait_until_finish()
         return
     beam = launch.config.beam
     start = pipeline.run if beam.on_one_machine else partial(start_job, pipeline.run)
@@ -326,8 +328,11 @@ def _run_pipeline(launch: Launch, destination: Destination) -> None:
 
 def _refusal(launch: Launch, destination: Destination) -> Stop | None:
     """Returns why the credentials will not do, where one request can prove that before workers start."""
-    in_records = KINDS[launch.config.records.kind].wants_token
-    return None if launch.dry_run or in_records else refusal(destination)
+    return None if launch.dry_run else refusal(destination)
+
+
+def _wants_token(launch: Launch) -> bool:
+    return KINDS[launch.config.records.kind].wants_token
 
 
 def _pipeline(launch: Launch, destination: Destination, ledger: Ledger) -> Pipeline:

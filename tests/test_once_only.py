@@ -83,13 +83,13 @@ def test_no_lost_answer_doubles_an_increment_nor_does_a_resume(
 ) -> None:
     outcome = lose_answers(backfills, 100)
     backfills.emulator.faults([])
-    before = backfills.emulator.stats()["requests"]
+    before = backfills.emulator.stats()["requests_by_path"]["/engage"]
     small = {**ONE_BY_ONE, "limits.records_per_request": 3}
     resumed = backfills.run(backfills.everything, small, resume="it")
 
     assert resumed.code == 5
     assert resumed.books == outcome.books
-    assert backfills.emulator.stats()["requests"] == before
+    assert backfills.emulator.stats()["requests_by_path"]["/engage"] == before
 
 
 def test_what_is_ambiguous_is_sent_again_only_if_that_is_asked_for(backfills: Backfills) -> None:

@@ -230,3 +230,15 @@ def test_identity_records_link_ids_before_the_events_begin(backfills: Backfills)
     assert (outcome.books["imported"], outcome.books["dead_lettered"]) == (3, 1)
     exported = [json.loads(line)["properties"]["distinct_id"] for line in reply.body.splitlines()]
     assert exported[-3:] == ["u-1"] * 3
+
+
+def test_a_token_that_is_not_the_projects_sends_nothing(backfills: Backfills) -> None:
+    backfills.write("a.json", [{"$distinct_id": "u-1", "$set": {"a": 1}}])
+    with start_emulator(settings={"tokens": "another-token"}) as service:
+        backfills.emulator = service
+        outcome = backfills.run(backfills.everything, PROFILES)
+        paths = service.stats()["requests_by_path"]
+
+    assert (outcome.code, outcome.books["imported"]) == (3, 0)
+    assert [stop["status"] for stop in outcome.report["stopped_by"]] == [401]
+    assert paths == {"/import": 1}

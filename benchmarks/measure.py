@@ -142,6 +142,7 @@ def run_backfill(
     latency_ms: float = 0.0,
     limits: Mapping[str, float] = UNLIMITED,
     kind: str = "events",
+    beam: Mapping[str, Any] | None = None,
 ) -> Backfill:
     """Run `run_backfill.py` over a source into a sink, and return what it took.
 
@@ -149,7 +150,7 @@ def run_backfill(
         RunFailed: if not exactly `events` events arrived and were reported.
     """
     with tempfile.TemporaryDirectory() as state, running_sink(latency_ms) as sink:
-        config = write_config(Path(state), source, sink.url, mode, limits, kind)
+        config = write_config(Path(state), source, sink.url, mode, limits, kind, beam)
         usage = run_measured(
             ["run_backfill.py", "--config", str(config), "--json"], {"BENCH_TOKEN": "benchmark"}
         )
@@ -167,6 +168,7 @@ def write_config(
     mode: str = "content",
     limits: Mapping[str, float] = UNLIMITED,
     kind: str = "events",
+    beam: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the configuration of a run that keeps its state in `folder`, and return its path."""
     config = {
@@ -175,6 +177,7 @@ def write_config(
         "destination": {"endpoint": endpoint, "credentials": {"project_token": "env:BENCH_TOKEN"}},
         "limits": dict(limits),
         "run": {"state": str(folder / "state")},
+        "beam": dict(beam or {}),
     }
     path = folder / "config.yaml"
     path.write_text(json.dumps(config))  # which is YAML too

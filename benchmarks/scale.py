@@ -1,0 +1,55 @@
+"""Measures what a second worker process brings where the CPU is the limit, not Mixpanel.
+
+    python -m benchmarks.scale [--events 5000000] [--rounds 3]
+
+One and two worker processes take turns over one input, with the rate limit lifted and ids made from content.
+Only what lies between the first request and the last counts: starting is paid once a run. A missed bar makes
+the exit code 1. The sink needs a core now and then, too: on two cores nothing else may run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks.bars import Bar, table
+from benchmarks.generate import Shape, repeat_input
+from benchmarks.measure import ROOT, Backfill, run_backfill
+
+GAIN = 1.7
+FILES = 10
+WORKERS = (1, 2)
+
+
+def measure(source: str, events: int, workers: int) -> Backfill:
+    """Run a backfill with that many worker processes."""
+    options = {"direct_running_mode": "multi_processing", "direct_num_workers": workers}
+    return run_backfill(source, events, "content", beam={"options": options})
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=5_000_000, help="events a run (default: 5000000)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each (default: 3)")
+    arguments = parser.parse_args()
+    once = Shape(arguments.events // FILES, files=FILES, with_ids=False)
+    source = f"{repeat_input(Path(ROOT, '.bench'), once, FILES)}/*"
+    gains, rows = [], []
+    for number in range(arguments.rounds):
+        runs = {workers: measure(source, once.events * FILES, workers) for workers in WORKERS}
+        one, two = (runs[workers].sink.events_per_second for workers in WORKERS)
+        gains.append(two / one)
+        rows.append([f"{number + 1}", f"{one:,.0f}", f"{two:,.0f}", f"{two / one:.2f}"])
+    print(table(["round", "one worker, events/s", "two", "gain"], rows))
+    bar = Bar("two worker processes against one", statistics.median(gains), "x", least=GAIN, digits=2)
+    print(bar)
+    return 0 if bar.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -73,6 +73,8 @@ class Mapper:
         """
         mapped = MappedLines()
         skipped = frozenset(skip)
+        read, made, splits = self._read, self._maker.made, self._split is not None
+        add, add_source = mapped.lines.append, mapped.sources.append
         for index, line in enumerate(lines):
             if index in skipped:
                 continue
@@ -80,13 +82,20 @@ class Mapper:
                 mapped.blank.append(index)
                 continue
             try:
-                fields = self._read(line)
-                if self._split is None:
-                    _settle(mapped, index, 0, self._maker.made(fields))
-                else:
+                fields = read(line)
+                if splits:
                     self._add_all(mapped, index, fields, wanted[index] if wanted else None)
+                else:
+                    event = made(fields)
+                    if isinstance(event, bytes):
+                        add(event)
+                        add_source(index)
+                    else:
+                        mapped.filtered.append((index, event.reason))
             except RecordRefused as refused:
                 mapped.rejections.append(refused.rejection(index))
+        if not splits:
+            mapped.outputs.extend([0] * len(mapped.lines))
         return mapped
 
     def _add_all(self, mapped: MappedLines, index: int, fields: Fields, wanted: int | None) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 MOST_NAMES: Final = (
     65_536  # remembered at once; names that are data (a column for each user) would fill memory
@@ -27,18 +29,64 @@ class NameList:
         return self._match is not None
 
 
-class Names(dict[str, str | None]):
-    """From a name to what it is called in the end, or None where it is left out."""
+class NameRules:
+    """What a property is called in the end, by rules on its name."""
 
-    def __init__(self, keep: Iterable[str], drop: Iterable[str], rename: Mapping[str, str]) -> None:
-        """Takes globs of what to keep, if not all, and of what to drop, by new names, and the new names."""
-        super().__init__()
-        self._keep, self._drop, self._rename = NameList(keep), NameList(drop), rename
+    def __init__(
+        self, keep: Iterable[str] = (), drop: Iterable[str] = (), rename: Mapping[str, str] | None = None
+    ) -> None:
+        """Takes globs of what to keep, if not all, and of what to drop, by new names; and the new names."""
+        self._drop_globs = tuple(drop)
+        self._keep, self._drop, self._rename = NameList(keep), NameList(self._drop_globs), rename or {}
 
-    def __missing__(self, name: str) -> str | None:
-        if len(self) >= MOST_NAMES:
-            self.clear()
+    def applied(self, name: str) -> str | None:
+        """Returns the new name, or None where the property is left out."""
         new = self._rename.get(name, name)
-        kept = new not in self._drop and (not self._keep or new in self._keep)
-        self[name] = found = new if kept else None
+        return new if new not in self._drop and (not self._keep or new in self._keep) else None
+
+    def plain(self) -> tuple[frozenset[str], dict[str, str]] | None:
+        """Returns which names are left out and what the others become; None where globs have to be tried."""
+        if self._keep or any(_HAS_GLOB(glob) for glob in self._drop_globs):
+            return None
+        left_out = {old for old in self._rename if self.applied(old) is None}
+        renamed = {old: new for old, new in self._rename.items() if old not in left_out}
+        return frozenset({*self._drop_globs, *left_out} - renamed.keys()), renamed
+
+
+_HAS_GLOB: Final = re.compile(r"[*?\[]").search
+
+
+class FieldNames:
+    """From the fields of an object to properties: which are left out, and what the others are called."""
+
+    def __init__(
+        self, rules: NameRules, prefix: str = "", suffix: str = "", without: frozenset[str] = frozenset()
+    ) -> None:
+        """Takes what becomes of a name, once something is put around it, and the fields that are left out."""
+        self._rules, self._prefix, self._suffix, self._without = rules, prefix, suffix, without
+        plain = None if prefix or suffix else rules.plain()
+        self._left_out = without | plain[0] if plain else None
+        self._renamed = plain[1] if plain else {}
+        self._known: dict[str, str | None] = {}
+
+    def properties(self, fields: dict[str, T]) -> dict[str, T]:
+        """Returns an object's properties; where there are no globs, names are not looked at one by one."""
+        if self._left_out is None:
+            return {new: value for name, value in fields.items() if (new := self.of(name)) is not None}
+        found = fields.copy()
+        for name in self._left_out & fields.keys():
+            del found[name]
+        if self._renamed:
+            moved = [(new, found.pop(old)) for old, new in self._renamed.items() if old in found]
+            found.update(moved)
         return found
+
+    def of(self, name: str) -> str | None:
+        """Returns what a field's property is called, or None if it has none; each name is worked out once."""
+        if name in self._known:
+            return self._known[name]
+        if len(self._known) >= MOST_NAMES:
+            self._known.clear()
+        new = None if name in self._without else self._rules.applied(f"{self._prefix}{name}{self._suffix}")
+        self._known[name] = new
+        return new

@@ -66,8 +66,8 @@ class Row:
     def __init__(self, fields: Fields) -> None:
         """Takes a record's fields."""
         self.fields = fields
-        self.used: list[str] = []
-        self._opened: dict[Path, Fields | None] = {}
+        self.used: tuple[str, ...] = ()
+        self._opened: dict[Path, Fields | None] | None = None
 
     def get(self, path: Path) -> msgspec.Raw | None:
         """Returns what lies at a path, as it came; None where there is nothing, or null."""
@@ -81,6 +81,8 @@ class Row:
 
     def object_at(self, path: Path) -> Fields | None:
         """Returns the object at a path, or None where there is none; it is shared and must not be changed."""
+        if self._opened is None:
+            self._opened = {}
         if path not in self._opened:
             self._opened[path] = opened(self.get(path))
         return self._opened[path]

@@ -6,13 +6,15 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from record_maps.names import NameList
-from record_maps.paths import Fields
+from record_maps.names import MOST_NAMES, NameList
+from record_maps.paths import NULL_VALUE, Fields
 from record_maps.spec import PersonalData
+
+Fate = Literal["kept", "hashed", "removed"]
 
 NEVER: Final = frozenset({"time", "$insert_id"})  # neither tells a person; without them there is no event
 REMOVED: Final = "[removed]"
@@ -24,10 +26,10 @@ _TEXTS: Final = {
 }
 # What bytes without these have no match in them. An escape can stand for any character.
 _MAYBE: Final = {
-    "email": "@",
-    "ip": r"\d\.\d|[0-9A-Fa-f]?:[0-9A-Fa-f]{0,4}:",
-    "phone": r"\+[1-9]",
-    "card": r"\d(?:[ -]?\d){12}",
+    "email": rb"@|\\",
+    "ip": rb"\d\.\d{1,3}\.\d|[0-9A-Fa-f]?:[0-9A-Fa-f]{0,4}:|\\",
+    "phone": rb"\+[1-9]|\\",
+    "card": rb"\d(?:[ -]?\d){12}|\\",
 }
 _encode: Final = msgspec.json.Encoder().encode
 _fields: Final = msgspec.json.Decoder(Fields).decode
@@ -47,33 +49,46 @@ class PersonalDataRule:
         self._salt = spec.salt.resolve().encode() if spec.salt else b""
         self._hashed = NameList(spec.hash.keys, any_case=True)
         self._removed = NameList(spec.remove.keys, any_case=True)
-        self._by_name: dict[str, Callable[[msgspec.Raw], msgspec.Raw | None] | None] = {}
         self._patterns = [
             *((_compiled(name), self._digest) for name in spec.hash.patterns),
             *((_compiled(name), _removed) for name in spec.remove.patterns),
         ]
-        traces = "|".join(_MAYBE[name] for name in (*spec.hash.patterns, *spec.remove.patterns))
-        self._may_match = re.compile(rf"{traces}|\\".encode()).search if traces else None
+        self._traces = [
+            re.compile(_MAYBE[name]).search for name in (*spec.hash.patterns, *spec.remove.patterns)
+        ]
+        self._fates: dict[str, Fate] = {}
 
     def applied(self, properties: Fields) -> Fields:
         """Returns the properties without the personal data."""
         if self._hashed or self._removed:
             properties = self._by_names(properties)
-        if self._may_match and self._may_match(_encode(properties)):
+        if self._traces and self._may_match(_encode(properties)):
             properties = self._by_patterns(properties)
         return properties
+
+    def _may_match(self, json: bytes) -> bool:
+        return any(search(json) is not None for search in self._traces)
 
     def _by_names(self, properties: Fields) -> Fields:
         found: Fields = {}
         for name, value in properties.items():
-            if name in self._hashed and name not in NEVER:
-                found[name] = value if bytes(value) == b"null" else self._hash_of(value)
-            elif name not in self._removed or name in NEVER:
+            fate = self._fates.get(name) or self._fate_of(name)
+            if fate == "kept" or (fate == "hashed" and value == NULL_VALUE):
                 found[name] = value
+            elif fate == "hashed":
+                found[name] = self._hash_of(value)
         return found
 
+    def _fate_of(self, name: str) -> Fate:
+        if len(self._fates) >= MOST_NAMES:
+            self._fates.clear()
+        fate: Fate = "kept"
+        if name not in NEVER:
+            fate = "hashed" if name in self._hashed else "removed" if name in self._removed else "kept"
+        self._fates[name] = fate
+        return fate
+
     def _by_patterns(self, properties: Fields) -> Fields:
-        assert self._may_match is not None
         found: Fields = {}
         for name, value in properties.items():
             new: msgspec.Raw | None = value

@@ -350,6 +350,22 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _map_fits(self) -> Config:
+        declared = self.records.map
+        if declared is None:
+            return self
+        if self.records.kind != "events" and not declared.is_function_alone:
+            raise ValueError(
+                "records.map makes events: "
+                f"with records.kind {self.records.kind} it may hold a function alone"
+            )
+        if declared.reads_lines and self.source.format not in ("ndjson", "dead_letters"):
+            raise ValueError(
+                f"records.map.dialect {declared.dialect} reads the lines itself; give source.format: ndjson"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_its_kind(self) -> Config:
         kind, credentials = KINDS[self.records.kind], self.destination.credentials
         if kind.in_order and self.source.order == "newest_first":

@@ -215,6 +215,16 @@ class MapConfig(Section):
                     )
         return self
 
+    @property
+    def is_function_alone(self) -> bool:
+        """True if nothing but a function is given, which may make records of any kind."""
+        return self.model_fields_set == {"function"}
+
+    @property
+    def reads_lines(self) -> bool:
+        """True if the dialect's lines are no JSON, so that nobody else must read them first."""
+        return self.dialect is not None and DIALECTS[self.dialect].spec.read is not None
+
     def to_spec(self) -> MapSpec:
         """Returns the map: what is given here, on what the dialect or Mixpanel's own shape says."""
         base = DIALECTS[self.dialect].spec if self.dialect else MapSpec() if self.event else MIXPANEL_SHAPE

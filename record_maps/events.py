@@ -51,7 +51,7 @@ class EventMaker:
             RecordRefused: if the record cannot be mapped.
         """
         row = Row(fields)
-        if self._in_shape and not ("event" in fields and row.object_at(("properties",))):
+        if self._in_shape and ("event" not in fields or row.object_at(("properties",)) is None):
             return _encode(fields)  # an update of a profile or a group, or no record at all: not for a map
         event = self._event(row)
         if self._wanted and event is not None:

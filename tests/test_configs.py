@@ -589,6 +589,8 @@ def test_all_that_is_wrong_with_a_map_is_told_at_once(load: Load) -> None:
         ("    personal_data: {hash: {keys: [a]}, salt: plain}\n", "by reference only"),
         ("    distinct_id: user\n", "event is required, unless the records have Mixpanel's shape"),
         ("    function: no_such_module_here:f\n", "no_such_module_here cannot be imported"),
+        ("    dialect: snowplow\n", "reads the lines itself; give source.format: ndjson"),
+        ("    tags: {a: 1}\n  kind: profiles\n", "with records.kind profiles it may hold a function alone"),
     ],
 )
 def test_a_map_that_cannot_be_meant_is_refused(load: Load, text: str, words: str) -> None:

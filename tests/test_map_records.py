@@ -24,6 +24,8 @@ FLAT = MapSpec(
 )
 MAP = {"event": "e", "time": "t", "distinct_id": "u"}
 FUNCTIONS = '''
+from mixpanel_http.records import people_set
+
 def several(record):
     """Makes as many records as the record says, fails, or makes none."""
     if record["n"] is None:
@@ -36,6 +38,9 @@ def one(record):
 
 def no_record(record):
     return 7
+
+def profile(record):
+    return people_set(record["u"], {"plan": record["plan"]})
 '''
 
 
@@ -224,6 +229,21 @@ def test_a_resume_refuses_a_function_that_has_changed(backfills: Backfills, func
 
 
 # Functions.
+
+
+def test_a_function_makes_updates_of_profiles_too(backfills: Backfills, functions: str) -> None:
+    backfills.write("a.json", [row(plan="pro"), row(u="u-2", plan="free"), row()])
+    changes = {
+        "records.kind": "profiles",
+        "records.map": {"function": f"{functions}:profile"},
+        "source.order": "oldest_first",
+    }
+
+    outcome = backfills.run(backfills.everything, changes)
+
+    assert (outcome.books["imported"], outcome.books["balanced"]) == (2, True)
+    assert outcome.report["dead_letters"]["by_reason"] == {"map_failed": 1}
+    assert [letter["record"] for letter in outcome.dead_letters()] == [row()]
 
 
 def test_a_function_that_returns_no_record_fails_on_that_record(backfills: Backfills, functions: str) -> None:

@@ -36,6 +36,7 @@ _ALTERATIONS: Final = {
     "replaced_insert_ids": "invalid $insert_id replaced",
     "stringified_ids": "numeric id made a string",
     "defaulted_ip": "ip set to 0",
+    "kept_last_seen": "$ignore_time stamped",
     "truncated_strings": "string cut at 255 characters",
 }
 _MOST: Final = 10

@@ -123,3 +123,41 @@ def test_every_call_by_way_of_the_spool_leaves_what_it_leaves_directly(
         assert left["groups"]
         assert len(left["events"]) == len(calls) - len(PEOPLE) - len(GROUPS)
         assert bool(left["identities"]) is (identity == "original")
+
+
+MAP = """
+import datetime as dt
+from mixpanel_http import records
+
+def split(row):
+    when = dt.datetime.fromisoformat(row["at"])
+    yield records.event(row["user"], "Order Paid", when, {"total": row["total"]}, insert_id=row["id"])
+    yield records.people_set(row["user"], {"last_order": when})
+    yield records.people_track_charge(row["user"], row["total"])
+    yield records.group_union("company", row["company"], {"buyers": [row["user"]]})
+"""
+
+
+def test_a_mapping_function_makes_records_of_all_kinds_from_a_row(backfills: Backfills) -> None:
+    (backfills.folder / "orders_of_the_differential_test.py").write_text(MAP)
+    day = "2024-03-05T08:30:00+00:00"
+    rows = [
+        {"at": day, "user": f"u-{n % 2}", "total": n + 0.5, "id": f"o-{n}", "company": "acme"}
+        for n in range(4)
+    ]
+    backfills.write("orders.ndjson", rows)
+    function = {"records.map": {"function": "orders_of_the_differential_test:split"}}
+
+    outcome = backfills.run(backfills.everything, {"records.kind": "mixed", **function})
+
+    assert outcome.code == 0, outcome.report
+    left = state_of(backfills.emulator)
+    assert left["profiles"] == {
+        f"u-{n}": {
+            "last_order": "2024-03-05T08:30:00",
+            "$transactions": [{"$amount": n + 0.5}, {"$amount": n + 2.5}],
+        }
+        for n in range(2)
+    }
+    assert left["groups"] == {"company acme": {"buyers": ["u-0", "u-1"]}}
+    assert [event["properties"]["time"] for event in left["events"]] == [1_709_627_400] * 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import struct
 import threading
@@ -20,22 +21,26 @@ class Toxic:
     Attributes:
         upstream: whether it is what the client sends, else what the server answers.
         delay_s: each piece comes so much later.
+        jitter_s: and by chance up to so much more.
         bytes_per_second: no more than that passes.
         slice_bytes: pieces are cut into slices of this size.
         cut_after: so many bytes pass, then the connection is closed.
         reset: it is closed by a reset, at `cut_after` or with the first piece.
         silent: nothing passes at all.
+        half_open: the other end goes away with the first piece, and this one is never told.
         close_after_s: the end of the connection is told so much later.
         rewrite: changes each piece.
     """
 
     upstream: bool = False
     delay_s: float = 0.0
+    jitter_s: float = 0.0
     bytes_per_second: int = 0
     slice_bytes: int = PIECE
     cut_after: int | None = None
     reset: bool = False
     silent: bool = False
+    half_open: bool = False
     close_after_s: float = 0.0
     rewrite: Callable[[bytes], bytes] | None = None
 
@@ -48,6 +53,7 @@ class Proxy:
     toxic: Toxic | None = None
     times: int = 0
     struck: int = 0
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
     ending: threading.Event = field(default_factory=threading.Event)
 
     def poison(self, toxic: Toxic, times: int = 1) -> None:
@@ -106,12 +112,17 @@ def _pump(proxy: Proxy, source: socket.socket, sink: socket.socket, toxic: Toxic
             if toxic is any_ and not struck:
                 struck = True
                 proxy.struck += 1
+            if toxic.half_open:
+                _shut(source)
+                proxy.ending.wait()
+                return
             if toxic.silent:
                 continue
             piece = toxic.rewrite(piece) if toxic.rewrite else piece
             for start in range(0, len(piece), toxic.slice_bytes):
                 part = piece[start : start + toxic.slice_bytes]
                 wait_s = toxic.delay_s + len(part) / (toxic.bytes_per_second or float("inf"))
+                wait_s += proxy.chance.uniform(0.0, toxic.jitter_s)
                 if wait_s:
                     proxy.ending.wait(wait_s)
                 sink.sendall(part if left is None else part[:left])

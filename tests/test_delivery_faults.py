@@ -130,6 +130,30 @@ def test_an_answer_cut_at_every_byte_loses_and_doubles_nothing(emulator: Emulato
     assert stats["duplicates"] > 0  # the service had committed: the fault was one
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("bad", [0, 2])
+def test_an_answer_cut_at_each_of_its_bytes_loses_and_doubles_nothing(
+    bad: int, emulator: EmulatorProcess
+) -> None:
+    sender = deliverer(emulator)
+    length = retries = 0
+    while length == 0 or retries:
+        emulator.faults([fault({"cut_at": length}, times=1)])
+        lines = [event(10 * length + n, **({"time": -1} if n < bad else {})) for n in range(5)]
+        receipt = sender.deliver(ndjson(lines).rstrip(b"\n"), 5)
+        retries = receipt.retries
+        assert (receipt.imported, len(receipt.rejections)) == (5 - bad, bad), length
+        assert happened(emulator) == 1
+        length += 1
+
+    stats = emulator.stats()
+    assert length > 100 * (1 + bad)  # the whole answer, and only then no second request
+    assert stats["distinct"] == length * (5 - bad)
+    assert stats["duplicates_that_differ"] == 0
+    assert stats["duplicates"] == (length - 1) * (5 - bad)
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_connection_reset_around_the_commit_loses_nothing(moment: str, emulator: EmulatorProcess) -> None:
     emulator.faults([fault({"reset": moment}, times=2)])

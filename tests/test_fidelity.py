@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -80,6 +81,38 @@ def test_every_spelling_survives_a_stamp_and_each_stamp_is_counted(backfills: Ba
     assert found.is_clean, found
     assert all(value in b"\n".join(arrived) for value in SPELLED)
     assert all("$insert_id" in json.loads(record)["properties"] for record in arrived)
+
+
+def many(count: int, stamped: bool) -> Iterator[bytes]:
+    """Yields events of every spelling, of which each third has neither id nor ip."""
+    for number in range(count):
+        if (number % 3 == 0) == stamped:
+            gone = {"ip": GONE, "$insert_id": GONE} if stamped else {}
+            name = f"{'stamped' if stamped else 'kept'}-{number}"
+            yield spelled(SPELLED[number % len(SPELLED)], number, distinct_id=name, **gone)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_million_events_arrive_as_they_were_read_through_faults(backfills: Backfills) -> None:
+    count = 1_000_000
+    backfills.write("kept.json", many(count, stamped=False))
+    backfills.write("stamped.json.gz", many(count, stamped=True))
+    backfills.emulator.faults(
+        [{"name": "reset", "path": "/import", "do": {"reset": "after"}, "when": {"share": 0.1, "seed": 1}}]
+    )
+    outcome = backfills.run(backfills.everything, {"limits.events_per_second": 10**6})
+
+    stamped = len(range(0, count, 3))
+    assert outcome.code == 0, outcome.out
+    assert outcome.report["alterations"] == {"stamped_insert_ids": stamped, "defaulted_ip": stamped}
+    assert backfills.emulator.stats()["faults"]["reset"] > 10
+    for is_stamped, ignored in ((False, ()), (True, STAMPS)):
+        name = b'"stamped-' if is_stamped else b'"kept-'
+        arrived = (record for record in backfills.emulator.records() if name in record)
+        found = compare(many(count, is_stamped), arrived, ignore=ignored)
+        assert found.is_clean, found
+        assert found.stored - found.copies == found.expected == (stamped if is_stamped else count - stamped)
 
 
 def test_of_a_key_given_twice_both_arrive(backfills: Backfills) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,8 @@ def cut_chunk(piece: bytes) -> bytes:
 
 TOXICS = {
     "latency": Toxic(delay_s=0.2),
+    "jitter": Toxic(jitter_s=0.4),
+    "jitter of requests": Toxic(upstream=True, slice_bytes=500, jitter_s=0.1),
     "latency of requests": Toxic(upstream=True, delay_s=0.2),
     "bandwidth": Toxic(upstream=True, bytes_per_second=20_000),
     "slices": Toxic(slice_bytes=1),
@@ -47,6 +51,7 @@ TOXICS = {
     "an answer cut": Toxic(cut_after=60),
     "an answer cut in its body": Toxic(cut_after=150),
     "silence": Toxic(silent=True),
+    "an end that is gone after the whole request": Toxic(half_open=True),
     "requests that never arrive": Toxic(upstream=True, silent=True),
     "a wrong length": Toxic(rewrite=longer),
     "a chunk cut": Toxic(rewrite=cut_chunk),
@@ -75,17 +80,33 @@ def sockets_open() -> int:
     return sum(path.readlink().name.startswith("socket:") for path in names if path.is_symlink())
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.soak)])
+def seeded(toxic: Toxic, chance: random.Random) -> Toxic:
+    """Returns the same kind of trouble, in another place and of another size."""
+    cut = toxic.cut_after
+    return replace(
+        toxic,
+        delay_s=toxic.delay_s * chance.uniform(0.1, 1.5),
+        slice_bytes=max(1, int(toxic.slice_bytes * chance.uniform(0.5, 3))),
+        cut_after=None if cut is None else chance.randint(1, 2 * cut),
+    )
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))])
 @pytest.mark.parametrize("name", TOXICS)
 def test_a_bad_connection_loses_nothing_and_holds_nobody_up(
-    name: str, times: int, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+    name: str, seed: int, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    chance = random.Random(seed)
     monkeypatch.setenv("TEST_TOKEN", "token-of-the-test")
     monkeypatch.setattr("mixpanel_http.client.READ_TIMEOUT_S", READ_TIMEOUT_S)
     emulator.stats()
     threads, sockets = threading.active_count(), sockets_open()
     with tcp_proxy(emulator.url) as proxy:
-        proxy.poison(TOXICS[name], times)
+        proxy.chance = chance
+        if seed:
+            proxy.poison(seeded(TOXICS[name], chance), chance.randint(1, 3))
+        else:
+            proxy.poison(TOXICS[name])
         client = Timed(proxy.url)
         policy = RetryPolicy(first_wait_s=0.02, longest_wait_s=0.1, give_up_after_s=60)
         receipt = Deliverer(client, Lane(10**7, 10**12), policy).deliver(

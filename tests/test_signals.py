@@ -128,3 +128,20 @@ def test_a_service_that_hangs_does_not_keep_a_drain_from_ending(stalling: Backfi
     assert report["state"] == "interrupted"
     assert report["books"]["balanced"]
     assert_a_resume_sends_the_rest(stalling, config)
+
+
+def test_a_run_in_which_nothing_moves_any_more_ends_itself_and_is_resumed(stalling: Backfills) -> None:
+    stalling.write("a.json", events(4000))
+    config = stalling.config(stalling.everything, SLOW)
+    code, _, err = start(config, "--set", "run.stuck_after_seconds=3").end(60)
+    assert code == 1
+    assert stalling.emulator.stats()["peak_concurrency"] >= 4, "nothing hung"
+    assert "most recent call first" in err, "where each thread stood"
+    folder = Path(stalling.state, "it")
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["state"], report["exit_code"]) == ("failed", 1)
+    assert report["failure"].startswith("stuck: no progress for ")
+    assert report["books"]["balanced"]
+    assert 0 < report["books"]["imported"] < 4000
+    assert not (folder / "lock.json").exists()
+    assert_a_resume_sends_the_rest(stalling, config)

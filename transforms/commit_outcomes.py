@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.crash_points import crash_point
@@ -15,6 +19,8 @@ from mixpanel_http.delivery import Stop
 from transforms import activity, drain
 from transforms.elements import BlockOutcome
 from transforms.tally import Counts
+
+MOST_PENDING: Final = 8  # completions; a disk that is slower than the run holds the run up
 
 
 class AttemptWriter(Protocol):
@@ -76,21 +82,51 @@ class CommitOutcomes(beam.PTransform[PCollection[BlockOutcome], PCollection[Coun
         return {"ledger": str(self.ledger)}
 
 
+class _Commits:
+    """Commits complete attempts one after the other, beside the bundle's own thread.
+
+    A disk takes milliseconds to make a completion durable, a store more. Only the bundle's end waits for it:
+    until then it may as well be missing, and its blocks are known by their progress.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "commit")
+        self._pending: deque[Future[Counts]] = deque()
+
+    def add(self, attempt: AttemptWriter) -> None:
+        """Commits an attempt soon; nobody else may use it any more."""
+        self._pending.append(self._pool.submit(attempt.commit))
+
+    def committed(self, most_pending: int) -> Iterator[Counts]:
+        """Yields the counts of what is committed, once no more than so many are not; raises what one has."""
+        while self._pending and (len(self._pending) > most_pending or self._pending[0].done()):
+            yield self._pending.popleft().result()
+
+    def close(self) -> None:
+        """Waits for what is under way."""
+        self._pool.shutdown()
+
+
 @dataclass(eq=False)
 class _CommitFn(beam.DoFn):
     ledger: OutcomeLedger
     _attempts: dict[tuple[str, str], AttemptWriter] = field(default_factory=dict, init=False)
     _counts: Counts = field(default_factory=Counts, init=False)
     _stopped: bool = field(default=False, init=False)
+    _commits: _Commits | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
+
+    def setup(self) -> None:
+        self._commits = _Commits()
 
     def start_bundle(self) -> None:
         activity.here.began()
         self._attempts = {}
 
     def process(self, outcome: BlockOutcome) -> Iterator[Counts]:
+        assert self._commits is not None
         key = (outcome.segment, outcome.attempt)
         attempt = self._attempts.get(key)
         if attempt is None:
@@ -103,7 +139,8 @@ class _CommitFn(beam.DoFn):
         if attempt.is_complete():
             del self._attempts[key]
             crash_point("before commit")
-            yield attempt.commit()
+            self._commits.add(attempt)
+        yield from self._commits.committed(MOST_PENDING)
         stop = outcome.stop or self._limit_stop()
         if stop is not None and not self._stopped:
             self._stopped = True
@@ -117,8 +154,14 @@ class _CommitFn(beam.DoFn):
         for attempt in self._attempts.values():
             attempt.close()
         self._attempts = {}
+        assert self._commits is not None
+        for counts in self._commits.committed(0):
+            yield WindowedValue(counts, MIN_TIMESTAMP, (GlobalWindow(),))
         activity.here.ended()
-        yield from ()
+
+    def teardown(self) -> None:
+        if self._commits is not None:
+            self._commits.close()
 
     def _limit_stop(self) -> Stop | None:
         reason = self.ledger.too_many_errors(self._counts)

@@ -158,11 +158,13 @@ class IdSample:
     size: int = SAMPLE_SIZE
     level: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    digits: int = 32
 
     def add(self, ids: Iterable[str]) -> None:
-        """Takes ids of 32 hex digits."""
-        bound = self._bound()
-        self.counts.update(ids if self.level == 0 else [i for i in ids if i < bound])
+        """Takes ids of 32 hex digits, of which it keeps the first `digits`."""
+        bound, digits = self._bound(), self.digits
+        # Nearly all fall out here: this is done for each id that is stamped.
+        self.counts.update([i[:digits] for i in ids if i < bound])
         self._shrink()
 
     def merge(self, level: int, counts: Mapping[str, int]) -> None:

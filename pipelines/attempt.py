@@ -32,7 +32,7 @@ UNDELIVERED: Final = "undelivered"
 AMBIGUOUS: Final = "ambiguous"
 FLUSH_SECONDS: Final = 30.0  # on object stores, where every flush writes the attempt's progress again
 FLUSH_LETTER_BYTES: Final = 8 << 20  # letters are not held back for long where all is bad
-SEGMENT_SAMPLE: Final = 4096
+SEGMENT_SAMPLE: Final = 2048
 _ID_DIGITS: Final = 16
 
 
@@ -78,7 +78,7 @@ class Attempt:
         self._letters = _LetterFile(folder, f"{DEAD_LETTERS}/{self._name}")
         self._log: LocalLog | None = None
         self._last_ordinal: int | None = None
-        self._sample = IdSample(SEGMENT_SAMPLE)
+        self._sample = IdSample(SEGMENT_SAMPLE, digits=_ID_DIGITS)
         self._clock = clock
         self._now = now
         self._began_at = attempt_began_at(attempt)
@@ -99,7 +99,7 @@ class Attempt:
             record.sends = outcome.sends
         self._blocks[outcome.ordinal] = record
         self._unwritten.append(record)
-        self._sample.add([i[:_ID_DIGITS] for i in outcome.stamped_ids])
+        self._sample.add(outcome.stamped_ids)
         if outcome.end:
             self._last_ordinal = outcome.ordinal
         if self._folder.is_local or outcome.once_only or self._is_due():

@@ -312,13 +312,17 @@ class RunConfig(Section):
 
 
 def _check_records(records: RecordsConfig) -> None:
-    """Refuses settings of flat rows where there are none."""
+    """Refuses settings that the kind of records knows nothing of."""
     if records.kind not in ("profiles", "groups") and records.id_field is not None:
         raise ValueError(f"records.id_field goes with kind profiles or groups, not with {records.kind}")
     if records.id_field is None and records.operation != "$set":
         raise ValueError("records.operation is what a flat row does, and needs records.id_field")
     if records.kind == "groups" and records.operation in ONLY_OF_USERS:
         raise ValueError(f"records.operation {records.operation} is not supported in group profiles")
+    if records.kind == "lookup_tables" and records.map is not None:
+        raise ValueError("records.map does not go with kind lookup_tables: a table is sent as it stands")
+    if records.kind != "lookup_tables" and records.tables:
+        raise ValueError(f"records.tables goes with kind lookup_tables, not with {records.kind}")
 
 
 class Config(Section):

@@ -150,6 +150,14 @@ ID = "must be 1 to 100 letters, digits, dots, underscores or hyphens, the first 
             LOCAL + "records: {kind: event}\n",
             "records.kind: must be 'events', 'profiles', 'groups', 'identity', 'mixed' or 'lookup_tables'",
         ),
+        (
+            LOCAL + "records: {tables: {a.csv: b}}\n",
+            "configuration: records.tables goes with kind lookup_tables, not with events",
+        ),
+        (
+            LOCAL + "records: {kind: lookup_tables, map: {function: 'json:loads'}}\n",
+            "configuration: records.map does not go with kind lookup_tables: a table is sent as it stands",
+        ),
         (LOCAL + "records: {default_ip: 1.2.3.4}\n", "records.default_ip: must be 0"),
         (
             LOCAL + "records: {insert_id: {mode: fields}}\n",

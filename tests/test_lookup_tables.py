@@ -19,6 +19,7 @@ from mixpanel_http.lookup_tables import MAX_TABLE_BYTES, NoTable, check_table, r
 from pipelines.plan import SourceFile
 from pipelines.table_files import table_of, table_problems
 from tests.backfills import Backfills, Outcome
+from tests.servers import S3Server
 from transforms.table_outcomes import ROWS_PER_BLOCK
 
 GOOD = b'sku,name,price\na-1,Apple,1.5\nb-2,"Bread, sliced",2\n'
@@ -330,3 +331,28 @@ def test_rows_are_not_replayed(backfills: Backfills) -> None:
 
     assert outcome.code == 2
     assert "a lookup table is sent as a whole: mend its file and start a new run" in outcome.err
+
+
+def test_tables_come_from_s3_too(backfills: Backfills, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_S3_SECRET", s3.secret_key)
+    s3.put("lookups/f-1.csv.gz", gzip.compress(GOOD))
+    options = {**s3.storage_options, "secret": "env:TEST_S3_SECRET"}
+    outcome = backfills.run(s3.url("lookups/*.csv.gz"), {**KIND, "source.storage_options": options})
+
+    assert outcome.code == 0, outcome.err
+    assert stored(backfills) == {"f-1": GOOD.decode()}
+
+
+def test_a_table_that_changes_while_the_run_is_stopped_is_not_mixed(backfills: Backfills) -> None:
+    put(backfills, "a.csv", GOOD)
+    outage = {"name": "outage", "when": {"share": 1.0}, "do": {"status": 503}}
+    backfills.emulator.faults([outage])
+    assert run(backfills, QUICK).code == 5
+    assert backfills.emulator.stats()["faults"]["outage"] > 0
+    backfills.emulator.faults([])
+    put(backfills, "a.csv", GOOD + b"c-3,Cream,3\n")
+    outcome = run(backfills, QUICK, resume="it")
+
+    assert outcome.code == 2
+    assert "a.csv: has changed since the run was planned" in outcome.err
+    assert not stored(backfills)

@@ -24,11 +24,11 @@ from transforms.elements import BlockOutcome, PreparedBlock, Segment
 from transforms.encode_requests import EncodeRequests
 from transforms.import_in_order import ImportInOrder
 from transforms.import_requests import ImportLimits, ImportRequests
-from transforms.in_order import OnceOnly
 from transforms.map_records import MapRecords
 from transforms.prepare_records import PrepareRecords
 from transforms.read_blocks import ReadBlocks
 from transforms.segment_reader import BlockLimits
+from transforms.send_in_order import OnceOnly, RequestLimits
 from transforms.storage import Storage
 from transforms.tally import Counts
 
@@ -125,7 +125,8 @@ class BackfillEvents(beam.PTransform[PBegin, PCollection[Counts]]):
         )
         if KINDS[self.config.records.kind].in_order:
             once = OnceOnly(self.ledger.intents(), self.config.limits.retry.non_idempotent == "retry")
-            step = ImportInOrder(self.destination, pace, request.records, request.bytes, once, self.dry_run)
+            size = RequestLimits(request.records, request.bytes, self.config.records.collapse)
+            step = ImportInOrder(self.destination, pace, size, once, self.dry_run)
             return prepared | "ImportInOrder" >> step
         return (
             prepared

@@ -38,6 +38,7 @@ _ALTERATIONS: Final = {
     "defaulted_ip": "ip set to 0",
     "kept_last_seen": "$ignore_time stamped",
     "truncated_strings": "string cut at 255 characters",
+    "collapsed_updates": "update made part of another",
 }
 _MOST: Final = 10
 _MOST_KINDS: Final = 30

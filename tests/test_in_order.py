@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from mixpanel_http.receipts import Receipt
 from mixpanel_http.verdicts import Rejection
 from transforms.block_outcomes import outcome_of
 from transforms.elements import Block, EarlierSends, PreparedBlock, Span
-from transforms.in_order import Channel, OnceOnly, OpenBlock, Sent, deal, open_block, send
+from transforms.in_order import Channel, OpenBlock, deal, open_block
 from transforms.line_sets import packed
+from transforms.send_in_order import OnceOnly, RequestLimits, Sent, send
 
 Record = tuple[int, int]  # a profile's key, and a route
 
@@ -79,16 +81,21 @@ class Written:
 
 
 def run(
-    blocks: Sequence[OpenBlock], service: Service, channels: int = 3, most: int = 5, most_bytes: int = 10**6
+    blocks: Sequence[OpenBlock],
+    service: Service,
+    channels: int = 3,
+    most: int = 5,
+    most_bytes: int = 10**6,
+    collapse: bool = False,
 ) -> list[list[bytes]]:
     """Sends blocks over channels, one request after the other, and returns what was sent."""
     held: set[int] = set()
-    made = [Channel(most, most_bytes, held) for _ in range(channels)]
+    made = [Channel(most, most_bytes, held, 4 if collapse else 1) for _ in range(channels)]
 
     def take(channel: Channel) -> None:
         batch = channel.take()
         assert {route for piece in batch.slices for route in piece.routes} == {batch.route}
-        sent: Sent = send(channel, batch, service, OnceOnly())
+        sent: Sent = send(channel, batch, service, RequestLimits(most, most_bytes, collapse), OnceOnly())
         sent.settle()
 
     for block in blocks:
@@ -157,6 +164,28 @@ def test_requests_are_filled_from_several_blocks() -> None:
     assert [len(request) for request in requests] == [20] * 4 + [10] * 2
 
 
+def updates_of(*profiles: int) -> PreparedBlock:
+    lines = [b'{"$distinct_id":"u-%d","$set":{"n":%d}}' % (key, n) for n, key in enumerate(profiles)]
+    block = replace(block_of([(key, TO_PEOPLE) for key in profiles]).block, raw=b"\n".join(lines) + b"\n")
+    keys = array("Q", profiles).tobytes()
+    routes = bytes([TO_PEOPLE]) * len(lines)
+    return PreparedBlock(block, PreparedRecords(b"\n".join(lines), len(lines), keys=keys, routes=routes))
+
+
+def test_updates_that_became_one_share_its_outcome() -> None:
+    block = open_block(updates_of(1, 2, 1, 3, 2, 1, 4))
+    bad, lost = b'{"$distinct_id":"u-1","$set":{"n":5}}', b'{"$distinct_id":"u-2","$set":{"n":4}}'
+    service = Service(frozenset([bad]), frozenset([lost]))
+    requests = run([block], service, channels=1, most=2, collapse=True)
+    outcome = outcome_of(block)
+    total = outcome.tally.total
+
+    assert requests == [[bad, lost]]  # and nothing behind what is not delivered
+    assert (total.read, total.dead_lettered, total.undelivered, total.imported) == (7, 3, 4, 0)
+    assert outcome.tally.alterations["collapsed_updates"] == 3
+    assert [json.loads(letter)["source"]["line"] for letter in outcome.dead_letters] == [1, 3, 6]
+
+
 def test_groups_get_fewer_at_once() -> None:
     blocks = [open_block(block_of([(1, TO_GROUPS)] * 450))]
 
@@ -221,6 +250,6 @@ def test_only_what_must_not_arrive_twice_is_written_down_before_it_is_sent(
     for _, piece in deal(block, 1):
         channel.add(piece)
     while channel.count:
-        send(channel, channel.take(), service, OnceOnly(intents)).settle()
+        send(channel, channel.take(), service, RequestLimits(2, 10**6), OnceOnly(intents)).settle()
 
     assert [lines for _, _, lines in intents.lines] == written

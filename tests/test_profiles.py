@@ -158,7 +158,8 @@ def test_what_the_service_refuses_is_a_dead_letter_and_the_rest_is_imported(back
     assert set(held(backfills.emulator)) == {"u-1", "u-2"}
 
 
-def test_updates_of_one_profile_keep_the_order_of_the_input(backfills: Backfills) -> None:
+@pytest.mark.parametrize("collapse", [False, True])
+def test_updates_of_one_profile_keep_the_order_of_the_input(backfills: Backfills, collapse: bool) -> None:
     chance = random.Random(5)
     last: dict[str, int] = {}
     number = 0
@@ -173,14 +174,14 @@ def test_updates_of_one_profile_keep_the_order_of_the_input(backfills: Backfills
     slow = {"name": "slow", "path": "/engage", "do": {"delay_ms": 30}, "when": {"share": 0.4, "seed": 3}}
     lost = {"name": "lost", "path": "/engage", "do": {"reset": "after"}, "when": {"share": 0.2, "seed": 9}}
     backfills.emulator.faults([slow, lost])
-    outcome = backfills.run(
-        str(backfills.folder / "input" / "{date}" / "*"), {**PROFILES, "limits.records_per_request": 100}
-    )
+    changes = {**PROFILES, "limits.records_per_request": 100, "records.collapse": collapse}
+    outcome = backfills.run(str(backfills.folder / "input" / "{date}" / "*"), changes)
 
     assert outcome.code == 0, outcome.err
     assert outcome.books["imported"] == 7500
     assert {user: found["n"] for user, found in held(backfills.emulator).items()} == last
-    assert backfills.emulator.stats()["faults"]["lost"] > 3
+    assert backfills.emulator.stats()["faults"]["lost"] > 1
+    assert (outcome.report["alterations"].get("collapsed_updates", 0) > 5000) == collapse
 
 
 def test_records_that_carry_their_own_kind_go_each_where_it_belongs(backfills: Backfills) -> None:

@@ -24,9 +24,11 @@ from transforms import activity, drain
 from transforms.block_outcomes import outcome_of
 from transforms.elements import BlockOutcome, PreparedBlock
 from transforms.import_requests import ImportLimits
-from transforms.in_order import Channel, DeliversUpdates, OnceOnly, OpenBlock, Sent, deal, open_block, send
+from transforms.in_order import Channel, OpenBlock, deal, open_block
+from transforms.send_in_order import DeliversUpdates, OnceOnly, RequestLimits, Sent, send
 
 HELD_BYTES: Final = 96 << 20  # of blocks that wait for an outcome; above, requests leave that are not full
+AT_ONCE: Final = 10  # requests' worth of updates among which those of a profile become one, in each channel
 QUEUED: Final = 2  # requests that wait in each channel, on average, before reading goes on
 
 
@@ -45,16 +47,14 @@ class ImportInOrder(beam.PTransform[PCollection[PreparedBlock], PCollection[Bloc
     Attributes:
         destination: where to and as whom; holds references to secrets only.
         limits: pace, channels, patience.
-        records: records in a request, at most.
-        bytes: uncompressed bytes in a request, at most.
+        request: what a request may hold.
         once_only: what is done with `$add` and `$append`.
         dry_run: send nothing.
     """
 
     destination: Destination
     limits: ImportLimits
-    records: int
-    bytes: int
+    request: RequestLimits
     once_only: OnceOnly = field(default_factory=OnceOnly)
     dry_run: bool = False
 
@@ -71,8 +71,9 @@ class ImportInOrder(beam.PTransform[PCollection[PreparedBlock], PCollection[Bloc
             "project_id": self.destination.project_id or "",
             "events_per_second": self.limits.events_per_second,
             "in_flight": self.limits.in_flight,
-            "records_per_request": self.records,
-            "bytes_per_request": self.bytes,
+            "records_per_request": self.request.records,
+            "bytes_per_request": self.request.bytes,
+            "collapse": self.request.collapse,
             "repeats_all": self.once_only.repeats_all,
             "dry_run": self.dry_run,
         }
@@ -82,7 +83,7 @@ class _ImportFn(beam.DoFn):
     def __init__(self, settings: ImportInOrder) -> None:
         self._destination = settings.destination
         self._limits = settings.limits
-        self._request = (settings.records, settings.bytes)
+        self._request = settings.request
         self._once_only = settings.once_only
         self._dry_run = settings.dry_run
 
@@ -92,7 +93,8 @@ class _ImportFn(beam.DoFn):
 
     def start_bundle(self) -> None:
         held: set[int] = set()
-        self._channels = [Channel(*self._request, held) for _ in self._threads]
+        size, at_once = self._request, AT_ONCE if self._request.collapse else 1
+        self._channels = [Channel(size.records, size.bytes, held, at_once) for _ in self._threads]
         self._blocks: deque[OpenBlock] = deque()
         self._held_bytes = 0
         self._under_way: set[Future[Sent]] = set()
@@ -132,7 +134,9 @@ class _ImportFn(beam.DoFn):
         batch = channel.take()
         assert self._senders is not None
         delivers = self._senders.of(ROUTES[batch.route].endpoint)
-        self._under_way.add(self._threads[number].submit(send, channel, batch, delivers, self._once_only))
+        self._under_way.add(
+            self._threads[number].submit(send, channel, batch, delivers, self._request, self._once_only)
+        )
 
     def _settle_some(self) -> None:
         """Waits for a request, and notes what became of all that have ended."""
@@ -141,9 +145,8 @@ class _ImportFn(beam.DoFn):
         for future in done:
             sent = future.result()
             sent.settle()
-            stop = sent.receipt.stop if sent.receipt else None
-            if stop is not None and self._stop is None:
-                self._stop = stop
+            if sent.stop is not None and self._stop is None:
+                self._stop = sent.stop
                 assert self._senders is not None
                 self._senders.halt()
 
@@ -160,7 +163,7 @@ class _ImportFn(beam.DoFn):
 
     def _merge_rests(self) -> None:
         """Puts together what waits in several channels, so that requests are fuller; nothing is under way."""
-        most = self._request[0]
+        most = self._request.records
         into = self._channels[0]
         for channel in self._channels[1:]:
             if into.count + channel.count <= most:

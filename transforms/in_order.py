@@ -7,25 +7,22 @@ when all of its records are. Plain values and rules; `import_in_order` wires the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mixpanel_http.crash_points import crash_point
 from mixpanel_http.endpoints import ROUTES
-from mixpanel_http.receipts import Receipt
 from mixpanel_http.verdicts import Rejection
 from transforms.elements import PreparedBlock
-from transforms.line_sets import Indices, are_in, packed, united
+from transforms.line_sets import Indices, are_in
 from transforms.tally import Tally
 
 # What became of a record, as a small number: its place here.
 FATES: Final = ("waiting", "imported", "undelivered", "ambiguous", "not_attempted", "dead_lettered")
 _FATE: Final = {name: number for number, name in enumerate(FATES)}
-HELD_BACK: Final = "not sent, because an earlier update of the same profile is not delivered"
 
 
 @dataclass(slots=True, eq=False)
@@ -184,13 +181,18 @@ class Channel:
     another route, never one of its own profile.
     """
 
-    def __init__(self, most_records: int, most_bytes: int, held: set[int]) -> None:
+    def __init__(self, most_records: int, most_bytes: int, held: set[int], requests: int = 1) -> None:
         """Takes the limits of a request, and the profiles of which an update is not delivered.
 
-        An endpoint may have a lower limit of its own. The profiles are those of all channels.
+        Args:
+            most_records: in a request; an endpoint may have a lower limit of its own.
+            most_bytes: in a request.
+            held: the profiles of all channels of which an update is not delivered.
+            requests: how many requests' worth is taken at once, where several records may become one.
         """
         self._most_records = most_records
-        self._most_bytes = most_bytes
+        self._most_bytes = most_bytes * requests
+        self._requests = requests
         self._waiting: list[Slice] = []
         self.count = 0
         self._size = 0
@@ -247,7 +249,7 @@ class Channel:
         self._routes = {route for piece in waiting for route in piece.routes}
 
     def _records_of(self, route: int) -> int:
-        return min(self._most_records, ROUTES[route].endpoint.most_records)
+        return self._requests * min(self._most_records, ROUTES[route].endpoint.most_records)
 
 
 def _split(
@@ -278,142 +280,3 @@ def _split(
             rest.append(position)
             passed_over.add(key)
     return piece.chosen(here) if here else None, piece.chosen(rest) if rest else None
-
-
-class DeliversUpdates(Protocol):
-    """What sends a request and accounts for it; `Deliverer` in production."""
-
-    def deliver(
-        self, body: bytes, count: int, compressed: bytes | None = None, repeatable: bool = True
-    ) -> Receipt:
-        """Returns what became of `count` records."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sent:
-    """A batch that was sent, and what became of it.
-
-    Attributes:
-        batch: the records that were sent.
-        receipt: what became of them; None where none were sent.
-        held_back: records that were not sent, because an earlier one of their profile is not delivered.
-    """
-
-    batch: Batch
-    receipt: Receipt | None
-    held_back: Sequence[Slice] = ()
-
-    def settle(self) -> None:
-        """Notes in their blocks what became of the records."""
-        for piece in self.held_back:
-            piece.block.settle(piece.records, "undelivered", HELD_BACK)
-        if self.receipt is None:
-            return
-        self.batch.slices[0].block.tally.charge(self.receipt)
-        fates = _fates(self.receipt, self.batch.count)
-        refused = {rejection.index: rejection for rejection in self.receipt.rejections}
-        start = 0
-        for piece in self.batch.slices:
-            end = start + len(piece.lines)
-            _settle_slice(piece, fates[start:end], self.receipt.last_problem)
-            for index in range(start, end) if refused else ():
-                if index in refused:
-                    piece.block.refuse(_moved(refused[index], int(piece.records[index - start])))
-            start = end
-
-
-def _fates(receipt: Receipt, count: int) -> npt.NDArray[np.uint8]:
-    fates = np.zeros(count, np.uint8)
-    for first, length, fate in receipt.ranges:
-        fates[first : first + length] = _FATE[fate]
-    for rejection in receipt.rejections:
-        fates[rejection.index] = _FATE["waiting"]
-    return fates
-
-
-def _settle_slice(piece: Slice, fates: npt.NDArray[np.uint8], said: str) -> None:
-    for number in np.unique(fates).tolist():
-        if number:
-            piece.block.settle(piece.records[fates == number], FATES[number], said)
-
-
-def _moved(rejection: Rejection, index: int) -> Rejection:
-    return Rejection(index, rejection.reason, rejection.field, rejection.message, rejection.http_status)
-
-
-class Intends(Protocol):
-    """Where what is about to be sent once only is written down; `pipelines.intents.Intents` in production."""
-
-    def intend(self, segment: str, attempt: str, lines: Mapping[int, bytes]) -> None:
-        """Makes durable that some lines, by block as bitmaps, are about to be sent."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class OnceOnly:
-    """What is done with records that must not be sent twice.
-
-    Attributes:
-        intents: where they are written down before they are sent; None writes nothing.
-        repeats_all: send them again all the same where they may have got through.
-    """
-
-    intents: Intends | None = None
-    repeats_all: bool = False
-
-
-def send(channel: Channel, batch: Batch, delivers: DeliversUpdates, once_only: OnceOnly) -> Sent:
-    """Sends a batch, except what has to wait behind an update that is not delivered.
-
-    Called by one thread for each channel.
-
-    Args:
-        channel: whose batch it is.
-        batch: what to send.
-        delivers: sends it.
-        once_only: what is done with records that must not be sent twice.
-    """
-    held_back: list[Slice] = []
-    if channel.held:
-        batch, held_back = _without_held(channel.held, batch)
-    if not batch.slices:
-        return Sent(batch, None, held_back)
-    repeatable = ROUTES[batch.route].repeatable
-    if not repeatable and once_only.intents is not None:
-        _write_down(batch, once_only.intents)
-    repeatable = repeatable or once_only.repeats_all
-    receipt = delivers.deliver(batch.body, batch.count, repeatable=repeatable)
-    if receipt.undelivered:
-        channel.held |= _undelivered_keys(batch, receipt)
-    return Sent(batch, receipt, held_back)
-
-
-def _write_down(batch: Batch, intents: Intends) -> None:
-    found: dict[tuple[str, str], dict[int, bytes]] = {}
-    for piece in batch.slices:
-        block = piece.block.prepared.block
-        lines = found.setdefault((block.segment, block.attempt), {})
-        lines[block.ordinal] = united(lines.get(block.ordinal, b""), packed(piece.block.lines[piece.records]))
-    for (segment, attempt), lines in found.items():
-        intents.intend(segment, attempt, lines)
-    crash_point("after intents")
-
-
-def _without_held(held: set[int], batch: Batch) -> tuple[Batch, list[Slice]]:
-    free: list[Slice] = []
-    back: list[Slice] = []
-    for piece in batch.slices:
-        keys = piece.keys.tolist()
-        here = [i for i, key in enumerate(keys) if key not in held]
-        if len(here) == len(keys):
-            free.append(piece)
-            continue
-        back.append(piece.chosen([i for i, key in enumerate(keys) if key in held]))
-        free += [piece.chosen(here)] if here else []
-    return Batch(batch.route, free), back
-
-
-def _undelivered_keys(batch: Batch, receipt: Receipt) -> set[int]:
-    keys = np.concatenate([piece.keys for piece in batch.slices])
-    return set(keys[_fates(receipt, batch.count) == _FATE["undelivered"]].tolist())

@@ -223,7 +223,16 @@ class _Stream:
 
     def _spans(self, piece: bytes, start: int, end: int) -> tuple[Span, ...]:
         """Returns the files behind the stream's bytes from `start` to `end`, and counts their lines."""
-        spans = []
+        found = list(self._stretches_in(start, end))
+        if len(found) == 1:
+            return (_span(*found[0], max(1, count_lines(piece))),)
+        ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == _NEWLINE)
+        behind = np.searchsorted(ends, [high - start for _, _, high in found])
+        counts: list[int] = np.diff(behind, prepend=0).tolist()
+        return tuple(_span(*stretch, lines) for stretch, lines in zip(found, counts, strict=True))
+
+    def _stretches_in(self, start: int, end: int) -> Iterator[tuple[_Stretch, int, int]]:
+        """Yields the stretches that are not empty between two offsets, each with its own part of that."""
         for i in range(self._open, len(self._stretches)):
             stretch = self._stretches[i]
             if stretch.stream_start >= end:
@@ -231,18 +240,19 @@ class _Stream:
             self._open = i
             until = self._stretches[i + 1].stream_start if i + 1 < len(self._stretches) else end
             low, high = max(start, stretch.stream_start), min(end, until)
-            if low >= high:
-                continue
-            whole = low == start and high == end
-            lines = max(1, count_lines(piece)) if whole else count_lines(piece, low - start, high - start)
-            offset = None if stretch.file_offset is None else stretch.file_offset + low - stretch.stream_start
-            offsets = tuple(stretch.offsets.popleft() for _ in range(lines if stretch.offsets else 0))
-            span = Span(stretch.part, stretch.uri, lines, high - low, stretch.next_line, offset, offsets)
-            spans.append(span)
-            stretch.lines += lines
-            if stretch.next_line is not None:
-                stretch.next_line += lines
-        return tuple(spans)
+            if low < high:
+                yield stretch, low, high
+
+
+def _span(stretch: _Stretch, low: int, high: int, lines: int) -> Span:
+    """Returns what a block has of a stretch, and counts its lines."""
+    offset = None if stretch.file_offset is None else stretch.file_offset + low - stretch.stream_start
+    offsets = tuple(stretch.offsets.popleft() for _ in range(lines)) if stretch.offsets else ()
+    span = Span(stretch.part, stretch.uri, lines, high - low, stretch.next_line, offset, offsets)
+    stretch.lines += lines
+    if stretch.next_line is not None:
+        stretch.next_line += lines
+    return span
 
 
 def _joined(chunks: Iterator[bytes]) -> Iterator[bytes]:

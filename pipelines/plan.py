@@ -177,11 +177,21 @@ def _matching(uri: str, source: SourcePattern, storage: Storage) -> Iterator[Sou
             match = matches(path)
             if match is None or info.get("type") == "directory":
                 continue
+            _check_name(path)
             text = match.groupdict().get("date")
             date = _date(text) if text else None
             if text and (date is None or not _in_range(date, source)):
                 continue
             yield SourceFile(date, uri_of(scheme, path), int(info["size"]), version_of(info))
+
+
+def _check_name(path: str) -> None:
+    """Refuses a name that cannot be written down, in the manifest or anywhere else."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise SourceUnreadable(f"{shown}: the name is no UTF-8; rename the file") from None
 
 
 def _in_range(date: dt.date, source: SourcePattern) -> bool:
@@ -246,7 +256,8 @@ def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> dic
     folder, _, name = prefix.rpartition("/")
     if scheme == "file":
         depth = None if "**" in pattern else pattern.count("/") - folder.count("/")
-        return dict(_walk(folder or "/", prefix, depth))
+        spelled = pattern.partition("**")[0].count("/") - folder.count("/")
+        return dict(_walk(folder or "/", prefix, depth, spelled))
     if "/" not in prefix:
         raise SourceUnreadable(f"{pattern}: the bucket's name must be written out")
     prefixed: dict[str, Any] = {"prefix": name} if name else {}
@@ -259,8 +270,15 @@ def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> dic
         raise SourceUnreadable(f"{prefix}: cannot be listed: {type(error).__name__}: {error}"[:500]) from None
 
 
-def _walk(folder: str, prefix: str, depth: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (path, info) of local files. Unlike fsspec's, it does not step over what it may not read."""
+def _walk(folder: str, prefix: str, depth: int | None, spelled: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (path, info) of local files. Unlike fsspec's, it does not step over what it may not read.
+
+    Args:
+        folder: where to begin.
+        prefix: what all paths begin with.
+        depth: how many levels to go down, or None for all.
+        spelled: on how many of them folders may be links; below, where `**` goes, they might lead in circles.
+    """
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -271,9 +289,16 @@ def _walk(folder: str, prefix: str, depth: int | None) -> Iterator[tuple[str, di
     for entry in found:
         if not (entry.path.startswith(prefix) or prefix.startswith(entry.path)):
             continue
-        if entry.is_dir():
+        if _leads_nowhere(entry):
+            yield entry.path, {"type": "file", "size": 0}  # reading it will tell
+        elif entry.is_dir(follow_symlinks=spelled > 1):
             if depth is None or depth > 1:
-                yield from _walk(entry.path, prefix, None if depth is None else depth - 1)
+                yield from _walk(entry.path, prefix, None if depth is None else depth - 1, spelled - 1)
         elif entry.is_file():
             stat = entry.stat()
             yield entry.path, {"type": "file", "size": stat.st_size, "mtime": stat.st_mtime}
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is a link to nothing or to itself."""
+    return entry.is_symlink() and not os.path.exists(entry.path)

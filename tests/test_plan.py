@@ -20,6 +20,7 @@ from pipelines.plan import (
     plan_segments,
 )
 from tests.servers import GcsServer, S3Server
+from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import Storage
 
 
@@ -169,3 +170,81 @@ def test_object_stores_list_the_same_way(kind: str, request: pytest.FixtureReque
     assert all(file.version and file.size == 3 for file in found)
     both = SourcePattern((server.url("plan/**/b.json"),))
     assert len(list_files(both, Storage(server.storage_options))) == 3
+
+
+# --- links and odd names ------------------------------------------------------------------------------------
+
+
+def test_links_to_files_are_files_of_their_own_name(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("{}\n")
+    (tmp_path / "link.json").symlink_to("real.json")
+    assert names(tmp_path, "*.json") == ["link.json", "real.json"]
+
+
+def test_links_to_folders_are_followed_where_the_pattern_spells_them_and_not_by_two_asterisks(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.json").write_text("{}\n")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "linked").symlink_to("../elsewhere")
+    assert names(tmp_path, "in/linked/*.json") == ["in/linked/a.json"]
+    assert names(tmp_path, "in/*/*.json") == ["in/linked/a.json"]
+    assert names(tmp_path, "in/linked/**") == ["in/linked/a.json"]
+    assert names(tmp_path, "**/*.json") == ["elsewhere/a.json"]
+
+
+def test_links_in_circles_are_walked_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.json").write_text("{}\n")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "a" / "self").symlink_to("self")
+    (tmp_path / "self.json").symlink_to("self.json")
+    assert names(tmp_path, "**/*.json") == ["a/x.json", "self.json"]
+    assert names(tmp_path, "a/*/*/*.json") == ["a/up/a/x.json"]
+
+
+def test_a_link_that_leads_nowhere_is_planned_so_that_reading_it_tells(tmp_path: Path) -> None:
+    (tmp_path / "gone.json").symlink_to("nowhere")
+    assert names(tmp_path, "*.json") == ["gone.json"]
+
+
+ODD_NAMES = ["sp ace.json", "per%20cent.json", "ha#sh.json", "que?stion.json", "new\nline.json", "[b].json"]
+ODD_NAMES += [
+    "é😀.json",
+    "quo'te\".json",
+    "back\\slash.json",
+    "a&b=c+d.json",
+    "{date}.json",
+    "-dash.json",
+    "~.json",
+]
+
+
+def test_files_of_odd_names_are_found_and_read(tmp_path: Path) -> None:
+    for name in ODD_NAMES:
+        (tmp_path / name).write_text(f"{name!r}\n")
+    assert sorted(names(tmp_path, "*.json")) == sorted(ODD_NAMES)
+
+
+def test_a_name_that_is_no_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.json")).write_text("{}\n")
+    with pytest.raises(SourceUnreadable, match=r"caf\\xe9.json: the name is no UTF-8; rename the file"):
+        names(tmp_path, "*.json")
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_objects_of_odd_names_are_found_and_read(kind: str, request: pytest.FixtureRequest) -> None:
+    server: S3Server | GcsServer = request.getfixturevalue(kind)
+    for number, name in enumerate(ODD_NAMES):
+        server.put(f"odd/{name}", b'{"number":%d}\n' % number)
+    odd = [name for name in ODD_NAMES if f"odd/{name}" in server.list("odd/")]
+    assert len(odd) >= len(ODD_NAMES) - 1, "one server takes a backslash for a slash"
+    storage = Storage(server.storage_options)
+    found = list_files(SourcePattern((server.url("odd/*"),)), storage)
+    assert sorted(file.uri for file in found) == sorted(server.url(f"odd/{name}") for name in odd)
+    reader = SegmentReader(storage.open_to_read, BlockLimits(2000, 1 << 20))
+    (segment,) = plan_segments(found, storage)
+    blocks = list(reader.blocks(segment, "a"))
+    assert [note.problem for block in blocks for note in block.notes] == [None] * len(odd)
+    assert sum(block.lines for block in blocks) == len(odd)

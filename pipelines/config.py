@@ -117,6 +117,11 @@ class RecordsConfig(Section):
         None, description="how records of another shape become Mixpanel's; see below"
     )
     insert_id: InsertIdConfig = Field(default_factory=InsertIdConfig, description="see below")
+    duplicate_keys: Literal["last", "refuse"] = Field(
+        "last",
+        description="objects with the same key twice: `last`: rules, ids and maps take the last, and what "
+        "needs no change is sent as it stands; `refuse`: a dead letter",
+    )
     default_ip: Literal[0] | None = Field(
         0,
         description="`ip` for events and `$ip` for user profiles without one, else they are located where "

@@ -71,7 +71,8 @@ def _segments_of(lane: int, folder: StateFolder, lanes: int) -> Iterator[Segment
 def _read_blocks(config: Config, limits: BlockLimits, ledger: Ledger) -> ReadBlocks:
     letters = config.source.format == "dead_letters"
     storage = Storage(config.source.storage_options)
-    return ReadBlocks(storage, limits, ledger, letters, config.source.verify, config.format_choice())
+    verify, choice, duplicates = config.source.verify, config.format_choice(), config.records.duplicate_keys
+    return ReadBlocks(storage, limits, ledger, letters, verify, choice, duplicates)
 
 
 def _map_records(declared: MapConfig) -> MapRecords:

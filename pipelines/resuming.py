@@ -36,6 +36,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         "records.kind": config.records.kind,
         "records.insert_id": config.records.insert_id.model_dump(),
         "records.insert_id recipe": RECIPE,
+        "records.duplicate_keys": config.records.duplicate_keys,
         "records.default_ip": config.records.default_ip,
         **_of_kind(config),
         "records.map": config.records.map.settings() if config.records.map else None,

@@ -13,6 +13,7 @@ from apache_beam.pvalue import PCollection
 from mixpanel_http.crash_points import crash_point
 from source_formats.opening import FormatChoice
 from transforms import activity, drain
+from transforms.duplicate_keys import DuplicateKeys, refuse_duplicates
 from transforms.elements import Block, EarlierSends, Segment, new_attempt_id
 from transforms.letters_again import open_letters
 from transforms.part_lines import Verify
@@ -59,6 +60,7 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
         letters: the lines are dead letters, and the records in them are what is read.
         verify: `full` reads each compressed file through before any of it is sent.
         format: what the files hold.
+        duplicate_keys: `refuse` makes a dead letter of a line with a key twice; `last` lets it pass.
     """
 
     storage: Storage
@@ -67,6 +69,7 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
     letters: bool = False
     verify: Verify = "stream"
     format: FormatChoice = field(default_factory=FormatChoice)
+    duplicate_keys: DuplicateKeys = "last"
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -75,7 +78,15 @@ class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
 
     def expand(self, segments: PCollection[Segment]) -> PCollection[Block]:
         return segments | "Read" >> beam.ParDo(
-            _ReadFn(self.storage, self.limits, self.progress, self.letters, self.verify, self.format)
+            _ReadFn(
+                self.storage,
+                self.limits,
+                self.progress,
+                self.letters,
+                self.verify,
+                self.format,
+                self.duplicate_keys,
+            )
         )
 
     def display_data(self) -> dict[str, Any]:
@@ -90,6 +101,7 @@ class _ReadFn(beam.DoFn):
     letters: bool
     verify: Verify
     format: FormatChoice
+    duplicate_keys: DuplicateKeys
     _filesystems: dict[str, FileSystem] = field(default_factory=dict, init=False)
     _reader: SegmentReader | None = field(default=None, init=False)
 
@@ -120,7 +132,8 @@ class _ReadFn(beam.DoFn):
             crash_point("after read")
             if block.ordinal in earlier and not block.provisional:
                 block = replace(block, earlier=earlier[block.ordinal])
-            yield open_letters(block) if self.letters else block
+            opened = open_letters(block) if self.letters else block
+            yield refuse_duplicates(opened) if self.duplicate_keys == "refuse" else opened
 
     def _filesystem(self, uri: str) -> FileSystem:
         scheme = scheme_of(uri)

@@ -35,6 +35,7 @@ class Reason(str, Enum):
     CLUSTER_FULL = "cluster_full"
     UNKNOWN_KIND = "unknown_kind"
     TRUNCATED_TAIL = "truncated_tail"
+    DUPLICATE_KEYS = "duplicate_keys"
     MAP_FAILED = "map_failed"
     BAD_ROW = "bad_row"
     BAD_KEY = "bad_key"

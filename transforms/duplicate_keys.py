@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
+from mixpanel_http.verdicts import Reason
 from source_formats.lines import RefusedLine, refused_line
 from transforms.dead_letters import block_lines
 from transforms.elements import Block, Span
 
 DuplicateKeys = Literal["last", "refuse"]
-REASON: Final = "duplicate_keys"
 
 
 class _Twice(Exception):
@@ -46,7 +46,10 @@ def refuse_duplicates(block: Block) -> Block:
     spans = tuple(_with_places(block.spans, list(map(len, lines))))
     for i in twice:
         lines[i] = refused_line(lines[i])[:-1]
-    refused = (*block.refused, *(RefusedLine(i, REASON, "an object has a key twice") for i in twice))
+    refused = (
+        *block.refused,
+        *(RefusedLine(i, Reason.DUPLICATE_KEYS.value, "an object has a key twice") for i in twice),
+    )
     raw = b"\n".join(lines) + b"\n"
     return replace(block, raw=raw, spans=spans, refused=tuple(sorted(refused, key=lambda line: line.index)))
 

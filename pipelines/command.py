@@ -69,6 +69,8 @@ def run(
         for to in config.destinations:
             if not (dry_run or to.emulator):
                 to.to_destination().authorization()  # a missing secret is told first
+        for declared in config.maps:
+            declared.check_secrets()
         start = (
             _start_of_jobs(config, resume, replay, dry_run, allow_new)
             if isinstance(config, JobsConfig)

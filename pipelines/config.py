@@ -411,6 +411,11 @@ class Config(Section):
         return [self.destination]
 
     @property
+    def maps(self) -> list[MapConfig]:
+        """The run's maps."""
+        return [self.records.map] if self.records.map is not None else []
+
+    @property
     def order(self) -> Literal["newest_first", "oldest_first"]:
         """Which partition is sent first."""
         return self.source.order or ("oldest_first" if KINDS[self.records.kind].in_order else "newest_first")

@@ -20,6 +20,7 @@ from pipelines.config import (
 )
 from pipelines.config_beam import BeamConfig
 from pipelines.config_fields import Name, Section
+from pipelines.config_maps import MapConfig
 
 _DAYS: Final = re.compile(r"([1-9][0-9]{0,4})d").fullmatch
 _FILES: Final = (".json", ".db")
@@ -121,6 +122,11 @@ class JobsConfig(Section):
     def destinations(self) -> list[DestinationConfig]:
         """Where the jobs send to."""
         return [job.destination or self.destination for job in self.jobs]
+
+    @property
+    def maps(self) -> list[MapConfig]:
+        """The jobs' maps."""
+        return [job.records.map for job in self.jobs if job.records.map is not None]
 
     def config_of(self, job: JobConfig) -> Config:
         """Returns the configuration that a job would have if it were alone."""

@@ -225,6 +225,15 @@ class MapConfig(Section):
         """True if the dialect's lines are no JSON, so that nobody else must read them first."""
         return self.dialect is not None and DIALECTS[self.dialect].spec.read is not None
 
+    def check_secrets(self) -> None:
+        """Resolves what the map refers to.
+
+        Raises:
+            SecretUnavailable: if it is not there.
+        """
+        if self.personal_data is not None and self.personal_data.salt is not None:
+            SecretRef(self.personal_data.salt).resolve()
+
     def to_spec(self) -> MapSpec:
         """Returns the map: what is given here, on what the dialect or Mixpanel's own shape says."""
         base = DIALECTS[self.dialect].spec if self.dialect else MapSpec() if self.event else MIXPANEL_SHAPE

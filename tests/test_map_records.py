@@ -228,6 +228,44 @@ def test_a_resume_refuses_a_function_that_has_changed(backfills: Backfills, func
     assert again.code == 2
 
 
+def test_personal_data_and_the_salt_go_nowhere_but_into_letters(
+    backfills: Backfills, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAP_SALT", "canary-of-the-salt")
+    person = {"Mail": "canary-a@example.org", "note": "ask canary-b@example.org", "phone": "canary-c"}
+    backfills.write("a.json", [row(**person), {**row(**person), "u": "canary-d@example.org", "t": "never"}])
+    declared = {
+        **MAP,
+        "personal_data": {
+            "hash": {"keys": ["mail"], "patterns": ["email"]},
+            "remove": {"keys": ["phone"]},
+            "salt": "env:MAP_SALT",
+        },
+    }
+
+    outcome = backfills.run(backfills.everything, {"records.map": declared})
+
+    assert (outcome.books["imported"], outcome.books["dead_lettered"]) == (1, 1)
+    (stored,) = emulator.records()
+    left = [
+        path for path in backfills.state.rglob("*") if path.is_file() and path.parent.name != "dead_letters"
+    ]
+    said = [stored.decode(), outcome.out, outcome.err, *(path.read_text() for path in left)]
+    assert not [text for text in said if "canary" in text]
+    assert b"canary-a" in gzip.decompress(Path(outcome.report["dead_letters"]["files"][0]).read_bytes())
+
+
+def test_a_salt_that_is_not_there_is_told_before_anything_begins(backfills: Backfills) -> None:
+    backfills.write("a.json", [row()])
+    personal = {"hash": {"keys": ["mail"]}, "salt": "env:NO_SUCH_SALT"}
+
+    outcome = backfills.run(backfills.everything, {"records.map": {**MAP, "personal_data": personal}})
+
+    assert outcome.code == 2
+    assert "env:NO_SUCH_SALT: the environment variable is not set" in outcome.err
+    assert not backfills.state.exists()
+
+
 # Functions.
 
 

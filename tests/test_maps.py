@@ -1,5 +1,6 @@
 """Maps: what they touch becomes what they say, and everything else arrives token for token."""
 
+import datetime as dt
 import json
 import pickle
 from typing import Any
@@ -16,11 +17,15 @@ from record_maps.mapper import MappedLines, compile_map
 from record_maps.paths import parse_path
 from record_maps.spec import (
     MIXPANEL_SHAPE,
+    PATTERNS,
+    TIME_FORMATS,
+    Const,
     EventNames,
     Filtered,
     Flatten,
     MapSpec,
     PersonalData,
+    Spread,
     TimeSpec,
     Traits,
     parse_property,
@@ -328,6 +333,59 @@ def test_numbers_beside_what_is_removed_keep_their_tokens() -> None:
     line = b'{"e":"x","t":1709627400,"u":"u","n":{"a":12345678901234567890,"m":"a@b.org","f":1.0}}'
 
     assert b'{"a":12345678901234567890,"m":"[removed]","f":1.0}' in mapped(spec, line).lines[0]
+
+
+# Any map, any line.
+
+NAME = st.sampled_from(["a", "b", "c.d", "$g", "a*", "[", "[ab]", "?"])
+KEY = st.sampled_from(["a", "b", "time", "event", "properties", "u"])
+PATH = st.tuples(KEY, st.lists(KEY | st.integers(0, 2), max_size=2)).map(lambda p: (p[0], *p[1]))
+VALUE = st.lists(PATH | st.builds(Const, st.sampled_from([b"1", b'"x"', b"null"])), max_size=3).map(tuple)
+SPREAD = st.builds(Spread, PATH | st.just(()), st.sampled_from(["", "p_"]))
+SOME = st.lists(NAME, max_size=2).map(tuple)
+SPECS = st.builds(
+    MapSpec,
+    event=VALUE,
+    time=st.builds(TimeSpec, VALUE, st.sampled_from([*TIME_FORMATS, "%Y-%m"]), wall_clock=st.booleans()),
+    distinct_id=VALUE,
+    insert_id=VALUE,
+    properties=st.lists(st.tuples(NAME, VALUE | SPREAD), max_size=3).map(tuple),
+    events=st.builds(EventNames, SOME, SOME),
+    rename=st.lists(st.tuples(NAME, NAME), max_size=2).map(tuple),
+    drop=SOME,
+    keep=SOME,
+    flatten=st.none() | st.builds(Flatten, st.sampled_from([".", ""]), st.integers(1, 5)),
+    drop_nulls=st.booleans(),
+    personal_data=st.builds(
+        PersonalData, remove=st.builds(Traits, SOME, st.lists(st.sampled_from(PATTERNS)).map(tuple))
+    ),
+    dates=st.none() | st.just((dt.date(2024, 1, 1), dt.date(2024, 2, 1))),
+)
+LEAF = (
+    st.none()
+    | st.integers()
+    | st.text(max_size=4)
+    | st.sampled_from(["2024-01-05", "a@b.org", "\ud800", 1e300])
+)
+JSON = st.recursive(
+    LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEY, inner), max_leaves=9
+)
+ANY_LINE = st.dictionaries(KEY, JSON, max_size=5).map(lambda record: json.dumps(record).encode()) | st.binary(
+    max_size=9
+).filter(lambda line: b"\n" not in line)
+
+
+@settings(deadline=None)
+@given(
+    SPECS, st.lists(ANY_LINE, min_size=1, max_size=4), st.sampled_from([b"\xff", b"NaN", b"[", b"1" * 5000])
+)
+def test_no_map_fails_on_any_line(spec: MapSpec, lines: list[bytes], junk: bytes) -> None:
+    lines.append(lines[0][: len(lines[0]) // 2] + junk + lines[0][len(lines[0]) // 2 :])
+    found = compile_map(spec).map_lines(lines)
+
+    outcomes = len(found.lines) + len(found.filtered) + len(found.rejections)
+    assert outcomes == len(lines) - len(found.blank)
+    assert not [line for line in found.lines if b"\n" in line]
 
 
 # The map itself.

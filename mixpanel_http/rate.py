@@ -19,8 +19,10 @@ from mixpanel_http import limits
 # lane starts at its full share: with the limit as it is published, no request of a run alone is ever refused,
 # and a slow start would cost half a minute of it.
 SHARE: Final = 0.985
-# What a lane may catch up with after its threads came late; more would show as a burst in a rolling window.
-CATCH_UP_S: Final = 0.05
+# What a lane may catch up with after its threads came late, or had nothing to send for a moment. With the
+# share above it fits into the minute: 0.985 * 60.4 s < 60 s, with as much again for requests that travel
+# unevenly.
+CATCH_UP_S: Final = 0.4
 
 CUT: Final = 0.7  # of the rate, at a refusal
 CUT_EVERY_S: Final = 2.0  # refusals within are of requests that left before the cut
@@ -118,6 +120,9 @@ class Lane:
         with self._lock:
             now = self.clock()
             self._outage_ended_at = now
+            if self._events_free_at is not None:  # what was missed is not caught up with
+                self._events_free_at = max(self._events_free_at, now)
+                self._bytes_free_at = max(self._bytes_free_at, now)
 
     @property
     def rate(self) -> float:

@@ -86,9 +86,22 @@ def test_idle_time_is_not_saved_up() -> None:
     departures(lane, clock, [(2000, 1)] * 2)
     clock.now += 3600
 
-    waits = [lane.reserve(2000, 1) for _ in range(3)]
-    assert waits[0] == 0
-    assert waits[2] - waits[0] >= 2 * 2000 / LIMIT - rate.CATCH_UP_S
+    left = departures(lane, clock, [(2000, 1)] * 60)
+    assert left[-1] - left[0] >= 59 * 2000 / LIMIT - rate.CATCH_UP_S
+
+
+def test_what_a_moment_without_requests_has_cost_is_caught_up_with() -> None:
+    clock = Clock()
+    lane = Lane(clock=clock)
+    left = departures(lane, clock, [(2000, 1)] * 50)
+    clock.now += 0.3
+    left += departures(lane, clock, [(2000, 1)] * 50)
+
+    assert 99 * 2000 / (left[-1] - left[0]) >= 0.98 * LIMIT
+
+
+def test_a_minute_with_all_that_can_be_caught_up_with_is_within_the_limit() -> None:
+    assert rate.SHARE * (60 + rate.CATCH_UP_S) < 60 - rate.CATCH_UP_S / 2
 
 
 def test_lanes_share_the_limit_and_do_not_start_in_time() -> None:

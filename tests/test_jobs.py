@@ -209,9 +209,12 @@ def test_a_job_without_input_is_told_before_anything_is_sent(backfills: Backfill
     assert backfills.run_config(path).code == 0
 
 
-def test_a_resume_with_other_jobs_is_refused(backfills: Backfills) -> None:
+def test_a_second_start_and_a_resume_with_other_jobs_are_refused(backfills: Backfills) -> None:
     path = two_jobs(backfills)
     assert backfills.run_config(path).code == 0
+    again = backfills.run_config(path)
+    assert again.code == 2
+    assert "this run exists; resume it with --resume it" in again.err
     path = jobs_file(backfills, [job(backfills, "second"), job(backfills, "first")])
     swapped = backfills.run_config(path, resume="it")
     assert swapped.code == 2
@@ -223,15 +226,6 @@ def test_a_resume_with_other_jobs_is_refused(backfills: Backfills) -> None:
     changed = backfills.run_config(path, resume="it")
     assert changed.code == 2
     assert "job second: records.default_ip: the run has 0, the configuration None" in changed.err
-
-
-def test_a_run_of_jobs_is_not_started_twice(backfills: Backfills) -> None:
-    path = two_jobs(backfills)
-    assert backfills.run_config(path).code == 0
-    again = backfills.run_config(path)
-
-    assert again.code == 2
-    assert "this run exists; resume it with --resume it" in again.err
 
 
 @pytest.mark.soak

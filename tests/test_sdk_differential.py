@@ -105,8 +105,7 @@ def test_many_calls_in_any_order_leave_what_they_leave_directly(backfills: Backf
     assert_the_same(backfills, random_calls(random.Random(seed), 250))
 
 
-@pytest.mark.parametrize("keep_token", [False, True], ids=["without token", "with token"])
-@pytest.mark.parametrize("identity", ["simplified", "original"])
+@pytest.mark.parametrize(("identity", "keep_token"), [("simplified", True), ("original", False)])
 def test_every_call_by_way_of_the_spool_leaves_what_it_leaves_directly(
     backfills: Backfills, monkeypatch: pytest.MonkeyPatch, identity: str, keep_token: bool
 ) -> None:

@@ -143,6 +143,7 @@ def run_backfill(
     limits: Mapping[str, float] = UNLIMITED,
     kind: str = "events",
     beam: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Backfill:
     """Run `run_backfill.py` over a source into a sink, and return what it took.
 
@@ -150,7 +151,7 @@ def run_backfill(
         RunFailed: if not exactly `events` events arrived and were reported.
     """
     with tempfile.TemporaryDirectory() as state, running_sink(latency_ms) as sink:
-        config = write_config(Path(state), source, sink.url, mode, limits, kind, beam)
+        config = write_config(Path(state), source, sink.url, mode, limits, kind, beam, changes)
         usage = run_measured(
             ["run_backfill.py", "--config", str(config), "--json"], {"BENCH_TOKEN": "benchmark"}
         )
@@ -169,9 +170,10 @@ def write_config(
     limits: Mapping[str, float] = UNLIMITED,
     kind: str = "events",
     beam: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write the configuration of a run that keeps its state in `folder`, and return its path."""
-    config = {
+    config: dict[str, dict[str, Any]] = {
         "source": {"uri": source},
         "records": {"kind": kind, "insert_id": {"mode": mode}},
         "destination": {"endpoint": endpoint, "credentials": {"project_token": "env:BENCH_TOKEN"}},
@@ -179,6 +181,8 @@ def write_config(
         "run": {"state": str(folder / "state")},
         "beam": dict(beam or {}),
     }
+    for section, values in (changes or {}).items():
+        config[section].update(values)
     path = folder / "config.yaml"
     path.write_text(json.dumps(config))  # which is YAML too
     return path

@@ -23,12 +23,13 @@ _ISO: Final = re.compile(
     r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?)?"
     r" ?(Z|UTC|[+-][0-9]{2}:?[0-9]{2}|[+-][0-9]{2})?"
 ).fullmatch
-_TELLING: Final = frozenset("-0123456789tTfF")  # what is no string begins with one of these
+_TELLING: Final = frozenset(["", *"-0123456789tTfF"])  # what is no string begins with one of these
 _BOOLEANS: Final = {"true": True, "false": False}
 _UNIX: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _LONG: Final = 15
-_REPEATED: Final = 3  # so often on average, and it pays to parse each text only once
+_SAMPLE: Final = 64
+_REPEATED: Final = 4  # so often on average, and it pays to parse each text only once
 
 
 def infer(text: str) -> Any:
@@ -40,12 +41,14 @@ def infer(text: str) -> Any:
     >>> infer("12"), infer("007"), infer("1.50"), infer("TRUE"), infer("1e5")
     (12, '007', 1.5, True, '1e5')
     """
-    if text[0] not in _TELLING:
+    if text[:1] not in _TELLING:
         return text
+    if text.isdigit() and text.isascii() and text[0] != "0" and len(text) <= _LONG:
+        return int(text)
+    if "." in text:
+        return float(text) if len(text) <= _EXACT_CHARACTERS and _DECIMAL(text) else text
     if _INTEGER(text):
         return int(text)
-    if len(text) <= _EXACT_CHARACTERS and _DECIMAL(text):
-        return float(text)
     return _BOOLEANS.get(text.lower(), text) if len(text) <= len("false") else text
 
 
@@ -150,8 +153,20 @@ def column_values(texts: Sequence[str], parse: Callable[[str], Any], empty: Any)
     Raises:
         ValueError: if one has no meaning.
     """
-    distinct = set(texts)
-    if len(distinct) * _REPEATED < len(texts):
-        meanings = {text: parse(text) if text else empty for text in distinct}
-        return list(map(meanings.__getitem__, texts))
+    if len(set(texts[:_SAMPLE])) * _REPEATED <= _SAMPLE:
+        return list(map(_Meanings(parse, empty).__getitem__, texts))
+    if parse is infer:  # most texts need no call to be told for what they are
+        return [text if text[:1] not in _TELLING else parse(text) if text else empty for text in texts]
     return [parse(text) if text else empty for text in texts]
+
+
+class _Meanings(dict[str, Any]):
+    """What texts mean, each parsed once."""
+
+    def __init__(self, parse: Callable[[str], Any], empty: Any) -> None:
+        super().__init__({"": empty})
+        self._parse = parse
+
+    def __missing__(self, text: str) -> Any:
+        self[text] = meaning = self._parse(text)
+        return meaning

@@ -25,7 +25,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _BETWEEN: Final = b" \t\r\n,"  # records
 _LEFT_OVER: Final = _BETWEEN + b"]}"  # of what was broken
 _ON_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
-_FIRST_KEY: Final = re.compile(rb'\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
+_FIRST_KEY: Final = re.compile(rb'[\s,]*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
 _check: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 

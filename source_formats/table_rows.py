@@ -106,9 +106,11 @@ class TableRows:
         try:
             rows = list(csv.reader(source.text, **self._dialect))
             if len(rows) == len(source.text):  # no row goes over several lines, and each is where its line is
-                kept = [(start, row) for start, row in zip(starts, rows, strict=False) if row]
-                raw = self._encoded([row for _, row in kept])
-                return Lines(raw, [start for start, _ in kept]), len(text)
+                offsets = starts[:-1]
+                if not all(rows):
+                    offsets = [offset for offset, row in zip(offsets, rows, strict=True) if row]
+                    rows = [row for row in rows if row]
+                return Lines(self._encoded(rows), offsets), len(text)
         except (csv.Error, ValueError):
             pass  # one of them is none
         return self._one_by_one(source, starts, final)
@@ -121,7 +123,7 @@ class TableRows:
         """
         if not rows:
             return b""
-        if any(len(row) != len(self._columns) for row in rows):
+        if set(map(len, rows)) != {len(self._columns)}:
             raise ValueError
         columns = []
         for name, parse, texts in zip(self._columns, self._parse, zip(*rows, strict=True), strict=True):

@@ -97,7 +97,7 @@ def test_what_a_value_means_is_told_by_its_spelling_and_loses_nothing(text: str,
     assert rows_of(f"a\n{text}\n".encode(), TableLayout(shape="rows")) == [{"a": meaning}]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text("0123456789.-+eE", max_size=22) | st.integers().map(str) | st.floats().map(str))
 def test_a_number_that_is_told_by_its_spelling_is_the_number_that_is_spelled(text: str) -> None:
     if not text:
@@ -188,7 +188,7 @@ def test_reasons_are_those_that_dead_letters_have() -> None:
 FIELDS = st.text('ab1,;"\n\tä', max_size=5)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.lists(FIELDS, min_size=2, max_size=2), max_size=6), st.booleans(), st.integers(1, 30))
 def test_whatever_the_csv_module_writes_is_read_as_it_was(
     rows: list[list[str]], all_quoted: bool, size: int
@@ -202,7 +202,7 @@ def test_whatever_the_csv_module_writes_is_read_as_it_was(
     assert [list(tokens(raw).values()) for raw, *_ in found] == rows
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.text('a1,"\n\r', max_size=40), st.integers(1, 9))
 def test_any_text_is_read_alike_however_it_is_cut(text: str, size: int) -> None:
     raw = b"x,y\n" + text.encode()

@@ -130,7 +130,7 @@ LAYOUTS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     RECORDS,
     st.sampled_from(range(len(LAYOUTS))),
@@ -151,7 +151,7 @@ def test_any_records_in_any_layout_cut_anywhere_come_out_as_they_are(
     assert offsets == sorted(offsets)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text('[]{},:"\\ \nae1', max_size=60), st.integers(1, 7))
 def test_any_text_is_read_alike_however_it_is_cut(text: str, size: int) -> None:
     raw = text.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -96,12 +97,18 @@ def _lines(content: Content, format: Format, choice: FormatChoice) -> Located:
         if reader is None:
             yield from ((offset, Lines(chunk)) for offset, chunk in content)
         else:
-            yield from ((None, lines) for lines in reader(chunk for _, chunk in content))
+            yield from ((None, lines) for lines in reader(_from_the_first_byte(content)))
     except FormatProblem:
         if content.trouble is None:
             raise
     if content.trouble is not None:
         raise content.trouble
+
+
+def _from_the_first_byte(content: Content) -> Iterator[bytes]:
+    """Yields a file's content with its byte order mark, if it had one, which counts in offsets."""
+    for index, (offset, chunk) in enumerate(content):
+        yield codecs.BOM_UTF8 + chunk if offset and not index else chunk
 
 
 def _stored(file: PinnedFile, part: FilePart) -> Iterator[bytes]:

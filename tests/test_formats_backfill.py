@@ -130,7 +130,7 @@ def test_records_of_avro_arrive_as_the_events_that_they_are(name: str, backfills
 
 def test_a_large_parquet_file_is_read_in_parts(backfills: Backfills, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.plan.SEGMENT_BYTES", 500)
-    monkeypatch.setattr("pipelines.plan.PACK_BYTES", 10)
+    monkeypatch.setattr("pipelines.plan.SMALL_BYTES", 10)
     path = backfills.folder / "a.parquet"
     dated = PARQUET_TABLE.set_column(1, "time", PARQUET_TABLE["time"].cast(pa.string()))
     bad = pa.Table.from_pylist([{"event": "Bad", "time": "tomorrow"}])

@@ -40,9 +40,10 @@ from pipelines.ledger import (
     read_stops,
     trim_dead_letters,
 )
+from pipelines.listing import Listing
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
-from pipelines.plan import SourceFile, list_files
+from pipelines.plan import list_files
 from pipelines.report import ExitCode, RunFacts, close_books, sending_seconds
 from pipelines.resuming import (
     RunMismatch,
@@ -56,6 +57,7 @@ from pipelines.resuming import (
     settings_of,
     take_new_files,
 )
+from pipelines.segment_file import SegmentFile, line_of
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.versions import versions_here
 from transforms import activity, drain
@@ -211,11 +213,10 @@ def new_run_id(now: dt.datetime | None = None) -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
-def _new_manifest(config: Config, run_id: str, files: Sequence[SourceFile]) -> Manifest:
+def _new_manifest(config: Config, run_id: str, files: Listing) -> Manifest:
     created = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-    segments = tuple(segments_of(config, files))
-    size = sum(file.size for file in files)
-    return Manifest(run_id, created, settings_of(config), len(files), size, segments)
+    segments = SegmentFile(map(line_of, segments_of(config, files)))
+    return Manifest(run_id, created, settings_of(config), len(files), files.bytes, segments)
 
 
 def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, allow_new: bool) -> Launch:

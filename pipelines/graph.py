@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +64,8 @@ class ListSegments(beam.PTransform[PBegin, PCollection[Segment]]):
 
 
 def _segments_of(lane: int, folder: StateFolder, lanes: int) -> Iterator[Segment]:
-    yield from itertools.islice(read_manifest(folder).segments, lane, None, lanes)
+    segments = read_manifest(folder).segments
+    yield from (segments[index] for index in range(lane, len(segments), lanes))
 
 
 def _read_blocks(config: Config, limits: BlockLimits, ledger: Ledger) -> ReadBlocks:

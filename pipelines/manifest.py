@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from mixpanel_http.crash_points import crash_point
+from pipelines.segment_file import SegmentFile, line_of
 from pipelines.state import StateFolder
-from transforms.elements import FilePart, Segment
+from transforms.elements import Segment
 
 NAME: Final = "manifest.jsonl"
 ADDITIONS: Final = "manifest_added"  # by --allow-new
@@ -42,7 +44,7 @@ class Manifest:
     settings: Mapping[str, Any]
     files: int
     bytes: int
-    segments: tuple[Segment, ...]
+    segments: Sequence[Segment]
     origin: str | None = None
 
     @property
@@ -54,10 +56,22 @@ class Manifest:
 def write_manifest(folder: StateFolder, manifest: Manifest, name: str = NAME) -> None:
     """Writes the manifest: a header, a line a segment, and the checksum of all."""
     crash_point("before manifest")
-    lines = [_header(manifest), *(_segment_line(segment) for segment in manifest.segments)]
-    content = b"\n".join(lines) + b"\n"
-    folder.write(name, content + orjson.dumps({"crc32": zlib.crc32(content)}) + b"\n")
+    folder.write_pieces(name, _with_checksum(_lines(manifest)))
     crash_point("after manifest")
+
+
+def _lines(manifest: Manifest) -> Iterator[bytes]:
+    yield _header(manifest) + b"\n"
+    segments = manifest.segments
+    yield from segments.lines() if isinstance(segments, SegmentFile) else map(line_of, segments)
+
+
+def _with_checksum(lines: Iterable[bytes]) -> Iterator[bytes]:
+    checksum = 0
+    for line in lines:
+        checksum = zlib.crc32(line, checksum)
+        yield line
+    yield orjson.dumps({"crc32": checksum}) + b"\n"
 
 
 def add_to_manifest(folder: StateFolder, manifest: Manifest, added: Manifest) -> Manifest:
@@ -88,21 +102,22 @@ def _together(manifest: Manifest, added: Manifest) -> Manifest:
         manifest,
         files=manifest.files + added.files,
         bytes=manifest.bytes + added.bytes,
-        segments=manifest.segments + added.segments,
+        segments=SegmentFile(map(line_of, itertools.chain(manifest.segments, added.segments))),
     )
 
 
 def _read(folder: StateFolder, name: str) -> Manifest:
+    """Returns a manifest, of which no more than a line is in memory at a time."""
     try:
-        content = folder.read(name)
+        with folder.open(name) as file:
+            head = file.readline()
+            body = _Body(file, head)
+            segments = SegmentFile(body)
     except FileNotFoundError:
         raise ManifestUnusable(f"{folder.uri}: there is no run here") from None
-    body, _, last = content.rstrip(b"\n").rpartition(b"\n")
-    body += b"\n"
     try:
-        if orjson.loads(last)["crc32"] != zlib.crc32(body):
+        if orjson.loads(body.last)["crc32"] != body.checksum:
             raise ManifestUnusable(f"{folder.uri_of(name)}: damaged (checksum)")
-        head, *rest = body.splitlines()
         header = orjson.loads(head)
         if header["v"] != VERSION:
             raise ManifestUnusable(f"{folder.uri_of(name)}: written by another version ({header['v']})")
@@ -112,13 +127,29 @@ def _read(folder: StateFolder, name: str) -> Manifest:
             header["settings"],
             header["files"],
             header["bytes"],
-            tuple(_segments(rest)),
+            segments,
             header.get("origin"),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ManifestUnusable):
             raise
         raise ManifestUnusable(f"{folder.uri_of(name)}: damaged ({type(error).__name__})") from None
+
+
+class _Body:
+    """The lines between a manifest's header and its last line, which holds the checksum of all before it."""
+
+    def __init__(self, lines: Iterable[bytes], head: bytes) -> None:
+        self._lines = lines
+        self.checksum = zlib.crc32(head)
+        self.last = b""
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._lines:
+            if self.last:
+                self.checksum = zlib.crc32(self.last, self.checksum)
+                yield self.last
+            self.last = line
 
 
 def read_origin(folder: StateFolder) -> str | None:
@@ -143,16 +174,3 @@ def _header(manifest: Manifest) -> bytes:
             **({"origin": manifest.origin} if manifest.origin else {}),
         }
     )
-
-
-def _segment_line(segment: Segment) -> bytes:
-    parts = [
-        [p.uri, p.size, p.version, p.start, p.end, *([p.format] if p.format else [])] for p in segment.parts
-    ]
-    return orjson.dumps({"id": segment.id, "parts": parts})
-
-
-def _segments(lines: Iterable[bytes]) -> Iterator[Segment]:
-    for line in lines:
-        values = orjson.loads(line)
-        yield Segment(values["id"], tuple(FilePart(*part) for part in values["parts"]))

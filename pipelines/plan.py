@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from pipelines.listing import Listing, SourceFile
 from source_formats.detection import HEAD_BYTES, Format
 from source_formats.lines import FormatProblem
 from source_formats.opening import FormatChoice
@@ -18,6 +20,7 @@ from transforms.file_text import encoding_of
 from transforms.storage import (
     FileSystem,
     Storage,
+    list_objects,
     path_of,
     scheme_of,
     storage_errors,
@@ -44,23 +47,6 @@ class SourceUnreadable(RuntimeError):
     """The source cannot be listed; the message says where and why."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class SourceFile:
-    """One input file as it was when the run was planned.
-
-    Attributes:
-        date: its partition's date, or None where the pattern names none.
-        uri: the file.
-        size: bytes, as stored.
-        version: its etag, generation or modification time.
-    """
-
-    date: dt.date | None
-    uri: str
-    size: int
-    version: str
-
-
 @dataclass(frozen=True, slots=True)
 class SourcePattern:
     """What to read: patterns, the dates among them, and the order."""
@@ -71,24 +57,21 @@ class SourcePattern:
     order: Literal["newest_first", "oldest_first"] = "newest_first"
 
 
-def list_files(source: SourcePattern, storage: Storage) -> list[SourceFile]:
+def list_files(source: SourcePattern, storage: Storage) -> Listing:
     """Returns the files that match, each once, in the order in which they are to be sent.
 
     Raises:
         NothingMatched: if there is none.
         SourceUnreadable: if the storage refuses or a folder does not exist.
     """
-    found: dict[str, SourceFile] = {}
+    found = Listing(source.order == "newest_first")
     for uri in source.uris:
-        for file in _matching(uri, source, storage):
-            found[file.uri] = file
-    if not found:
+        found.add(_matching(uri, source, storage))
+    if not len(found):
         folders = [u for u in source.uris if scheme_of(u) == "file" and os.path.isdir(path_of(u))]
         hint = f"; {folders[0]} is a folder: for all files in it write {folders[0]}/**" if folders else ""
         raise NothingMatched(f"no file matches {', '.join(source.uris)}{_dates_text(source)}{hint}")
-    files = sorted(found.values(), key=lambda file: file.uri)
-    newest = source.order == "newest_first"
-    return sorted(files, key=lambda file: _partition(file), reverse=newest)
+    return found
 
 
 def cut_segments(files: Iterable[SourceFile], formats: Iterable[Format | None]) -> Iterator[Segment]:
@@ -118,13 +101,14 @@ def cut_segments(files: Iterable[SourceFile], formats: Iterable[Format | None]) 
 
 
 def plan_segments(
-    files: Sequence[SourceFile],
+    files: Collection[SourceFile],
     storage: Storage,
     choice: FormatChoice = FormatChoice(),  # noqa: B008 - immutable
 ) -> Iterator[Segment]:
     """Yields the run's segments, after a look at the first bytes of each file that would be split."""
     filesystems: dict[str, FileSystem] = {}
-    yield from cut_segments(files, (_splittable(file, storage, choice, filesystems) for file in files))
+    each, again = itertools.tee(files)
+    yield from cut_segments(each, (_splittable(file, storage, choice, filesystems) for file in again))
 
 
 def _splittable(
@@ -158,11 +142,6 @@ def _ranges(file: SourceFile, format: Format | None) -> Iterator[FilePart]:
         yield FilePart(file.uri, file.size, file.version, start, min(start + stretch, file.size), told)
 
 
-def _partition(file: SourceFile) -> str:
-    """Returns what orders partitions: the date, or else the folder."""
-    return file.date.isoformat() if file.date else file.uri.rpartition("/")[0]
-
-
 def _dates_text(source: SourcePattern) -> str:
     return f" from {source.first_date} to {source.last_date}" if source.first_date else ""
 
@@ -173,7 +152,7 @@ def _matching(uri: str, source: SourcePattern, storage: Storage) -> Iterator[Sou
     pattern = path_of(uri)
     matches = _compile(pattern).fullmatch
     for prefix in _prefixes(pattern, source):
-        for path, info in _find(filesystem, scheme, prefix, pattern).items():
+        for path, info in _find(filesystem, scheme, prefix, pattern):
             match = matches(path)
             if match is None or info.get("type") == "directory":
                 continue
@@ -251,21 +230,23 @@ def _common(first: str, last: str) -> str:
     return first[:same]
 
 
-def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> dict[str, dict[str, Any]]:
-    """Returns path → info of the files below a prefix; on disk only as deep as the pattern goes."""
-    folder, _, name = prefix.rpartition("/")
+def _find(
+    filesystem: FileSystem, scheme: str, prefix: str, pattern: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (path, info) of the files below a prefix; on disk only as deep as the pattern goes."""
+    folder, _, _ = prefix.rpartition("/")
     if scheme == "file":
         depth = None if "**" in pattern else pattern.count("/") - folder.count("/")
         spelled = pattern.partition("**")[0].count("/") - folder.count("/")
-        return dict(_walk(folder or "/", prefix, depth, spelled))
+        yield from _walk(folder or "/", prefix, depth, spelled)
+        return
     if "/" not in prefix:
         raise SourceUnreadable(f"{pattern}: the bucket's name must be written out")
-    prefixed: dict[str, Any] = {"prefix": name} if name else {}
+    bucket, _, key = prefix.partition("/")
     try:
-        below: dict[str, dict[str, Any]] = filesystem.find(folder, detail=True, **prefixed)
-        return below
+        yield from list_objects(filesystem, scheme, bucket, key)
     except FileNotFoundError:
-        return {}
+        return
     except storage_errors() as error:
         raise SourceUnreadable(f"{prefix}: cannot be listed: {type(error).__name__}: {error}"[:500]) from None
 

@@ -91,21 +91,15 @@ class Books:
 def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]) -> Books:
     """Returns the ledger added up, with everything that does not add up named."""
     books = Books()
-    unfinished: set[str] = set()
-    unread: set[str] = set()
-    files: set[str] = set()
+    files = _FileCount()
     for segment in segments:
-        uris = {part.uri for part in segment.parts}
-        files |= uris
         record = ledger.get(segment.id)
-        if record is None or not record.done:
-            unfinished |= uris
-        if record is None or not record.notes:
-            unread |= uris
+        is_done = record is not None and record.done
+        for part in segment.parts:
+            files.add(part.uri, is_done, record is not None and bool(record.notes))
         if record is not None:
             _add_segment(books, segment, record)
-    books.files_done = len(files - unfinished)
-    books.files_read = len(files - unread)
+    books.files_done, books.files_read = files.counts()
     for name in ("read", "expanded", *OUTCOMES):
         setattr(books.total, name, sum(getattr(counts, name) for counts in books.by_file.values()))
     books.unbalanced += [uri for uri, counts in books.by_file.items() if not counts.balanced]
@@ -122,6 +116,26 @@ def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]
             f"{books.total.ambiguous} ambiguous records are counted, {books.ambiguous_records} written"
         )
     return books
+
+
+class _FileCount:
+    """Counts files of which all parts are done, or read; the parts of a file stand side by side in a plan."""
+
+    def __init__(self) -> None:
+        self._uri: str | None = None
+        self._is_done = self._is_read = False
+        self._done = self._read = 0
+
+    def add(self, uri: str, is_done: bool, is_read: bool) -> None:
+        if uri == self._uri:
+            self._is_done &= is_done
+            self._is_read &= is_read
+            return
+        self._done, self._read = self.counts()
+        self._uri, self._is_done, self._is_read = uri, is_done, is_read
+
+    def counts(self) -> tuple[int, int]:
+        return self._done + self._is_done, self._read + self._is_read
 
 
 def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:

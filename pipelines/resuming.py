@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from mixpanel_http.insert_ids import RECIPE
 from pipelines.config import RUN_ID, Config
 from pipelines.ledger import SegmentRecord
+from pipelines.listing import SourceFile
 from pipelines.manifest import Manifest, add_to_manifest
-from pipelines.plan import NothingMatched, SourceFile, SourcePattern, list_files, plan_segments
+from pipelines.plan import NothingMatched, SourcePattern, list_files, plan_segments
 from pipelines.state import StateFolder
 from pipelines.table_files import table_problems, table_segments
 from transforms.elements import FilePart, Segment
@@ -106,7 +107,9 @@ def check_settings(manifest: Manifest, config: Config) -> None:
         )
 
 
-def check_files(manifest: Manifest, ledger: Mapping[str, SegmentRecord], files: Sequence[SourceFile]) -> None:
+def check_files(
+    manifest: Manifest, ledger: Mapping[str, SegmentRecord], files: Collection[SourceFile]
+) -> None:
     """Refuses to go on where a file that is not done yet is another one now.
 
     Raises:
@@ -133,7 +136,7 @@ def _difference(part: FilePart, file: SourceFile) -> str:
     return f"its version was {part.version or 'unknown'}, now {file.version or 'unknown'}"
 
 
-def listed_now(config: Config) -> list[SourceFile]:
+def listed_now(config: Config) -> Collection[SourceFile]:
     """Returns the files that match now; none is no reason not to go on.
 
     Raises:
@@ -145,13 +148,14 @@ def listed_now(config: Config) -> list[SourceFile]:
         return []
 
 
-def segments_of(config: Config, files: Sequence[SourceFile]) -> Iterator[Segment]:
+def segments_of(config: Config, files: Collection[SourceFile]) -> Iterator[Segment]:
     """Returns the segments that files are read in.
 
     Raises:
         RunMismatch: if one is to be a lookup table, and it is not known which; a line for each.
     """
     if config.records.kind == "lookup_tables":
+        files = list(files)
         problems = table_problems(files, config.records.tables)
         if problems:
             raise RunMismatch("\n".join(problems[:MOST_NAMED]))
@@ -160,7 +164,7 @@ def segments_of(config: Config, files: Sequence[SourceFile]) -> Iterator[Segment
 
 
 def take_new_files(
-    config: Config, folder: StateFolder, manifest: Manifest, files: Sequence[SourceFile]
+    config: Config, folder: StateFolder, manifest: Manifest, files: Collection[SourceFile]
 ) -> Manifest:
     """Adds files to a run that were not there when it was planned, and returns its manifest then."""
     known = {part.uri for segment in manifest.segments for part in segment.parts}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from mixpanel_http.crash_points import crash_amid, crash_point
 from transforms.storage import FileSystem, Storage, path_of, scheme_of, storage_errors
@@ -74,6 +75,52 @@ class StateFolder:
             crash_point("between write and rename")
             os.replace(temporary, path)
             _sync_folder(os.path.dirname(path))
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Writes a large file as a whole, which is never in memory as a whole.
+
+        Raises:
+            StateUnusable: if it cannot be written.
+        """
+        with self.explained(name, "written"), tempfile.TemporaryDirectory(dir=self._beside(name)) as folder:
+            spooled = f"{folder}/content"
+            with open(spooled, "wb", opener=_private) as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            if not self.is_local:
+                self._filesystem().put_file(spooled, self.path(name))
+                return
+            crash_point("between spool and rename")
+            os.replace(spooled, self.path(name))
+            _sync_folder(os.path.dirname(self.path(name)))
+
+    def _beside(self, name: str) -> str | None:
+        """Returns where a file can be spooled so that it only has to be renamed; None is anywhere."""
+        if not self.is_local:
+            return None
+        folder = os.path.dirname(self.path(name))
+        os.makedirs(folder, exist_ok=True)
+        return folder
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Opens a file to read it piece by piece.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            StateUnusable: if it cannot be read.
+        """
+        with self.explained(name, "read"):
+            path = self.path(name)
+            if self.is_local:
+                opened: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed below
+            else:
+                filesystem = self._filesystem()
+                filesystem.invalidate_cache()
+                opened = filesystem.open(path, "rb")
+            with opened as file:
+                yield file
 
     def create(self, name: str, content: bytes) -> bool:
         """Writes a file unless there is one, and returns whether it did.

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
-from pipelines.plan import SourceFile
+from pipelines.listing import SourceFile
 from transforms.compression import without_suffix
 from transforms.elements import FilePart, Segment
 

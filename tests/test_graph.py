@@ -8,8 +8,9 @@ from apache_beam.transforms.display import DisplayData
 from pipelines.config_reading import load_config
 from pipelines.graph import BackfillEvents
 from pipelines.ledger import Ledger
+from pipelines.listing import SourceFile
 from pipelines.manifest import Manifest, write_manifest
-from pipelines.plan import SourceFile, cut_segments
+from pipelines.plan import cut_segments
 from pipelines.state import StateFolder
 from tests.backfills import Backfills
 

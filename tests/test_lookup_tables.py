@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mixpanel_emulator.lookup_tables import check_table as check_by_the_emulator
 from mixpanel_http.failure_table import Action, AnswerClass
 from mixpanel_http.lookup_tables import MAX_TABLE_BYTES, NoTable, check_table, read_table_answer
-from pipelines.plan import SourceFile
+from pipelines.listing import SourceFile
 from pipelines.table_files import table_of, table_problems
 from tests.backfills import Backfills, Outcome
 from tests.servers import S3Server

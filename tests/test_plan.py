@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.listing import SourceFile
 from pipelines.plan import (
     SEGMENT_BYTES,
     SMALL_BYTES,
     NothingMatched,
-    SourceFile,
     SourcePattern,
     SourceUnreadable,
     cut_segments,

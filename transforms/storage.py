@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ class FileSystem(Protocol):
     def open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any: ...
     def cat_file(self, path: str, *, start: int | None = None, end: int | None = None) -> bytes: ...
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite") -> None: ...
+    def put_file(self, lpath: str, rpath: str) -> None: ...
     def rm_file(self, path: str) -> None: ...
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any: ...
     def exists(self, path: str) -> bool: ...
@@ -93,6 +94,31 @@ def storage_errors() -> tuple[type[BaseException], ...]:
     )
     known = [getattr(sys.modules.get(module), name, None) for module, name in names]
     return (OSError, *(error for error in known if error is not None))
+
+
+def list_objects(
+    filesystem: Any, scheme: str, bucket: str, prefix: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (path, info) of a bucket's objects, page by page: fsspec's own `find` holds all of them.
+
+    Raises:
+        OSError: what fsspec raises where a store refuses.
+    """
+    token = ""
+    while True:
+        if scheme == "s3":
+            more = {"ContinuationToken": token} if token else {}
+            page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+            found = [(item["Key"], {**item, "size": item["Size"]}) for item in page.get("Contents", ())]
+            token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
+        else:
+            more = {"pageToken": token} if token else {}
+            page = filesystem.call("GET", "b/{}/o", bucket, prefix=prefix, json_out=True, **more)
+            found = [(item["name"], item) for item in page.get("items", ())]
+            token = page.get("nextPageToken", "")
+        yield from ((f"{bucket}/{key}", info) for key, info in found if not key.endswith("/"))
+        if not token:
+            return
 
 
 def scheme_of(uri: str) -> str:

@@ -1,0 +1,86 @@
+"""The files that a run reads, in the order in which they are sent; on disk, as there may be ten million."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+_BATCH: Final = 10_000
+_TABLE: Final = (
+    "CREATE TABLE files (uri BLOB PRIMARY KEY, partition BLOB, date TEXT, size INTEGER, version TEXT)"
+    " WITHOUT ROWID"
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SourceFile:
+    """One input file as it was when the run was planned.
+
+    Attributes:
+        date: its partition's date, or None where the pattern names none.
+        uri: the file.
+        size: bytes, as stored.
+        version: its etag, generation or modification time.
+    """
+
+    date: dt.date | None
+    uri: str
+    size: int
+    version: str
+
+    @property
+    def partition(self) -> str:
+        """What orders partitions: the date, or else the folder."""
+        return self.date.isoformat() if self.date else self.uri.rpartition("/")[0]
+
+
+class Listing(Collection[SourceFile]):
+    """Files, each once, partition by partition. Used by one thread."""
+
+    def __init__(self, newest_first: bool = True) -> None:
+        """Begins without any; SQLite keeps them in a file of its own, which goes with it."""
+        self._order = "DESC" if newest_first else "ASC"
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute(_TABLE)
+
+    def add(self, files: Iterable[SourceFile]) -> None:
+        """Takes files; of several with one name the last counts."""
+        rows = (
+            (_packed(f.uri), _packed(f.partition), f.date and f.date.isoformat(), f.size, f.version)
+            for f in files
+        )
+        while batch := list(itertools.islice(rows, _BATCH)):
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", batch)
+            self._database.execute("COMMIT")
+
+    def __len__(self) -> int:
+        (count,) = self._database.execute("SELECT count(*) FROM files").fetchone()
+        return int(count)
+
+    def __contains__(self, file: object) -> bool:
+        return isinstance(file, SourceFile) and any(file == mine for mine in self)
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        """Yields the files, by partition in the order that was asked for, then by name."""
+        query = f"SELECT date, uri, size, version FROM files ORDER BY partition {self._order}, uri"
+        for date, uri, size, version in self._database.execute(query):
+            day = dt.date.fromisoformat(date) if date else None
+            yield SourceFile(day, uri.decode("utf-8", "surrogateescape"), size, version)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files, as stored."""
+        (total,) = self._database.execute("SELECT coalesce(sum(size), 0) FROM files").fetchone()
+        return int(total)
+
+
+def _packed(text: str) -> bytes:
+    """Returns a name as bytes: not every name on a disk is text."""
+    return text.encode("utf-8", "surrogateescape")

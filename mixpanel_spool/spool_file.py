@@ -8,6 +8,7 @@ abandoned file is told from one in use, and of an abandoned one all but a torn l
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gzip
 import os
@@ -36,13 +37,16 @@ class SpoolFile:
         self._finished = folder / f"{name}{FINISHED}"
         unlocked = folder / f".{name}"  # so that nobody finds it before it is locked
         self._fd = os.open(unlocked, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with contextlib.suppress(
-            OSError
-        ):  # a file system without locks: then nobody can take it for abandoned
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(unlocked, self._path)
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
+        self._identity = _identity(self._fd)
+        try:
+            with contextlib.suppress(OSError):  # without locks, nobody can take it for abandoned
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(unlocked, self._path)
+            _sync_folder(folder)
+            _sync_folder(folder.parent)
+        except OSError:
+            self.forget()
+            raise
 
     def append(self, lines: bytes) -> None:
         """Appends whole lines; they survive a kill of this process.
@@ -52,6 +56,7 @@ class SpoolFile:
         """
         member = memoryview(gzip.compress(lines, mtime=0))
         written = 0
+        self._check()
         try:
             while written < len(member):
                 written += os.pwrite(self._fd, member[written:], self.size + written)
@@ -72,6 +77,7 @@ class SpoolFile:
             OSError: if that fails; the file is then abandoned.
         """
         try:
+            self._check()
             os.fsync(self._fd)
             os.rename(self._path, self._finished)
             _sync_folder(self._path.parent)
@@ -80,7 +86,16 @@ class SpoolFile:
 
     def forget(self) -> None:
         """Lets go of the file as it is. In a child process the parent's lock on it stays."""
-        os.close(self._fd)
+        if _identity(self._fd) == self._identity:
+            os.close(self._fd)
+
+    def is_usable(self) -> bool:
+        """Returns whether the file is still open: a process that becomes a daemon closes all that is."""
+        return _identity(self._fd) == self._identity
+
+    def _check(self) -> None:
+        if not self.is_usable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 def finish_abandoned(folder: Path) -> Iterator[Path]:
@@ -145,6 +160,15 @@ def _finish(file: BinaryIO, path: Path) -> Path | None:
     path.rename(finished)
     _sync_folder(path.parent)
     return finished
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    """Returns what tells the file behind a descriptor from every other, or None if there is none."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _sync_folder(folder: Path) -> None:

@@ -121,7 +121,7 @@ class SpoolWriter:
         day = moment.strftime("%Y-%m-%d")
         if day != self._day:
             self.finish()
-        if self._file is None:
+        if self._file is None or not self._file.is_usable():
             # Names sort by time, so that a backfill reads one process's messages in their order.
             name = f"{moment:%Y%m%dT%H%M%S.%fZ}-{os.getpid()}-{secrets.token_hex(6)}"
             self._file = SpoolFile(self._folder / f"dt={day}", name)

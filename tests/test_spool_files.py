@@ -235,6 +235,33 @@ def test_a_file_taken_away_costs_its_lines_and_no_more(tmp_path: Path) -> None:
     assert numbers(spooled(tmp_path)) == [2]
 
 
+def inode_of(fd: int) -> int | None:
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return None
+
+
+def test_a_descriptor_that_was_closed_and_is_anothers_now_is_left_alone(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "spool")
+    writer.spool.take([line(1)])
+    writer.spool.write_out()
+    (growing,) = tmp_path.rglob("*.open")
+    identity = os.stat(growing).st_ino
+    (own,) = [fd for fd in range(3, 256) if inode_of(fd) == identity]
+    with (tmp_path / "anothers").open("wb") as other:
+        os.dup2(other.fileno(), own)  # as a daemon does that closes all files, and then opens its own
+        writer.spool.take([line(2)])
+        writer.spool.write_out()
+        writer.spool.finish()
+        os.close(own)
+
+    assert (tmp_path / "anothers").read_bytes() == b""
+    assert numbers(spooled(tmp_path / "spool")) == [2]
+    list(finish_abandoned(tmp_path / "spool"))
+    assert sorted(numbers(spooled(tmp_path / "spool"))) == [1, 2]
+
+
 def test_a_temporary_folder_that_others_may_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mixpanel_http.event_rules import decode_object
 from mixpanel_http.verdicts import Reason, RecordRefused
 from record_maps.paths import Fields
 
@@ -78,10 +79,24 @@ def call(function: Function, name: str, fields: Fields) -> Iterator[Fields]:
         RecordRefused: if it fails; of the error the kind is told, and nothing of its words, as they may be
             data.
     """
+    record = _decoded(fields)
     try:
-        yield from [_fields(_encode(record)) for record in _records(function(_decode(_encode(fields))))]
+        yield from [_fields(_encode(made)) for made in _records(function(record))]
     except Exception as error:  # noqa: BLE001 - whatever it is, it is about this one record
         raise RecordRefused(Reason.MAP_FAILED, None, f"{name} failed: {type(error).__name__}") from None
+
+
+def _decoded(fields: Fields) -> dict[str, Any]:
+    """Returns a record as Python has it; whole numbers keep all their digits."""
+    line = _encode(fields)
+    try:
+        record: dict[str, Any] = _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        decode_object(line)
+        raise RecordRefused(
+            Reason.MAP_FAILED, None, "a number lies beyond what Python's floats hold"
+        ) from None
+    return record
 
 
 def _records(made: Any) -> Iterable[dict[str, Any]]:

@@ -266,7 +266,48 @@ def test_a_salt_that_is_not_there_is_told_before_anything_begins(backfills: Back
     assert not backfills.state.exists()
 
 
+def test_a_mapped_run_that_was_stopped_goes_on_where_it_was(
+    backfills: Backfills, functions: str, emulator: EmulatorProcess
+) -> None:
+    for name in ("a", "b", "c"):
+        backfills.write(f"{name}.json", [row(n=i % 4, of=f"{name}{i}") for i in range(40)])
+    changes = {
+        "records.map": {**MAP, "function": f"{functions}:several"},
+        "limits.records_per_request": 10,
+        "limits.in_flight": 1,
+    }
+    emulator.faults([{"name": "no", "when": {"nth": [5]}, "do": {"status": 401}}])
+    first = backfills.run(backfills.everything, changes)
+    assert (first.code, emulator.stats()["faults"]) == (3, {"no": 1})
+    emulator.faults([])
+
+    second = backfills.run(backfills.everything, changes, resume=first.report["run_id"])
+
+    assert second.code == 0
+    assert second.books["balanced"]
+    read, made = 120, 30 * (1 + 2 + 3)
+    assert {name: second.books[name] for name in ("read", "expanded", "imported", "filtered")} == {
+        "read": read,
+        "expanded": made - 90,
+        "imported": made,
+        "filtered": 30,
+    }
+    ids = [json.loads(record)["properties"]["$insert_id"] for record in emulator.records()]
+    assert len(set(ids)) == made
+
+
 # Functions.
+
+
+def test_a_number_that_python_cannot_hold_is_told_as_such(backfills: Backfills, functions: str) -> None:
+    backfills.write("a.json", [b'{"e":"x","t":1709627400,"u":"u","n":1e999}', b'{"s":"\xff"}'])
+
+    outcome = backfills.run(backfills.everything, {"records.map": {**MAP, "function": f"{functions}:one"}})
+
+    assert [(letter["reason"], letter["message"][:16]) for letter in outcome.dead_letters()] == [
+        ("map_failed", "a number lies be"),
+        ("invalid_utf8", "record is invali"),
+    ]
 
 
 def test_a_function_makes_updates_of_profiles_too(backfills: Backfills, functions: str) -> None:

@@ -46,7 +46,9 @@ def test_an_example_does_what_the_page_says(
 ) -> None:
     monkeypatch.setenv("HASH_SALT", SALT)
     path = tmp_path / "example.yaml"
-    path.write_text(f"source: {{uri: x}}\ndestination: {{emulator: true}}\nrecords:\n{indent(text, '  ')}")
+    path.write_text(
+        f"source: {{uri: x, format: ndjson}}\ndestination: {{emulator: true}}\nrecords:\n{indent(text, '  ')}"
+    )
     declared = load_config(str(path)).records.map
     tried = list(steps(lines))
 

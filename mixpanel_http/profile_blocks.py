@@ -20,7 +20,14 @@ from mixpanel_http.block_checks import disallowed_ids, is_utf8
 from mixpanel_http.endpoints import TO_GROUPS, TO_PEOPLE, TO_PEOPLE_ONCE
 from mixpanel_http.event_blocks import PreparedRecords, pieces_of
 from mixpanel_http.event_rules import DEFAULTED_IP, Place
-from mixpanel_http.profile_rules import KEPT_LAST_SEEN, ProfileRules, check_update, profile_key
+from mixpanel_http.profile_rules import (
+    KEPT_LAST_SEEN,
+    MODIFIERS,
+    NOT_IDEMPOTENT,
+    ProfileRules,
+    check_update,
+    profile_key,
+)
 from mixpanel_http.verdicts import RecordRefused, Rejection
 
 # A shorter line cannot hold more properties than a profile may have, nor a value that is too large.
@@ -52,6 +59,9 @@ class _Update(msgspec.Struct, gc=False):
 
 
 _decoder: Final = msgspec.json.Decoder(_Update)
+_row_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode: Final = msgspec.json.Encoder().encode
+_OBJECTS: Final = frozenset({"$set", "$set_once", "$append", "$remove"})  # whose value is a row as it stands
 
 
 def prepare_updates(
@@ -90,7 +100,10 @@ class _Assembly:
         stamps = b'"$ip":0,' if rules.default_ip and not rules.groups else b""
         if rules.ignore_time and not rules.groups:
             stamps += b'"$ignore_time":true,'
+        if rules.groups and rules.group_key is not None:
+            stamps = b'"$group_key":%b,' % _encode(rules.group_key)
         self._stamps = stamps
+        self._add_clean = self._add_operations if rules.id_field is None else self._add_rows
 
     def finished(self) -> PreparedRecords:
         """Returns the block."""
@@ -110,43 +123,60 @@ class _Assembly:
 
     def add(self, piece: bytes) -> None:
         """Adds lines: as a whole where they are clean, else by halves, and at last line by line."""
-        if self._rules.id_field is None and self._add_clean(piece):
+        if self._add_clean(piece):
             return
         middle = piece.find(b"\n", len(piece) // 2) if len(piece) > _JUDGED_BYTES else -1
-        if middle < 0 or self._rules.id_field is not None:
+        if middle < 0:
             for line in piece.split(b"\n"):
                 self._judge(line)
             return
         self.add(piece[:middle])
         self.add(piece[middle + 1 :])
 
-    def _add_clean(self, piece: bytes) -> bool:
+    def _add_operations(self, piece: bytes) -> bool:
         """Adds clean updates, with what is missing stamped; returns whether they all are clean."""
         updates = _decode(piece)
         if updates is None or not _are_clean(updates, self._rules):
             return False
-        stamped = self._stamped(piece, updates)
-        if stamped is None:
+        if self._stamps and not _have_nothing_stamped(updates, self._rules):
             return False
-        self._keys.extend(_keys(updates, self._rules))
-        self._routes.append(_routes(updates, self._rules))
-        self._out.append(stamped)
-        self._kept.append(range(self._lines, self._lines + len(updates)))
-        self._lines += len(updates)
+        stamped = self._stamped(piece, len(updates))
+        self._take(_keys(updates, self._rules), _routes(updates, self._rules), stamped)
         return True
 
-    def _stamped(self, piece: bytes, updates: Sequence[_Update]) -> bytes | None:
-        """Returns the lines with what the run stamps, or None where some have that already."""
+    def _add_rows(self, piece: bytes) -> bool:
+        """Adds flat rows that hold nothing but an id and properties; returns whether they all do."""
+        rows = _decode_rows(piece, self._rules)
+        if rows is None:
+            return False
+        field, opening = str(self._rules.id_field), b'{"$distinct_id":%b,"' + self._rules.operation.encode()
+        ids = [bytes(row.pop(field)) for row in rows]
+        if not _are_plain_ids(ids):
+            return False
+        line = opening + b'":%b}'
+        lines = [line % (own, _encode(row)) for own, row in zip(ids, rows, strict=True)]
+        route = bytes([_route(self._rules, self._rules.operation not in NOT_IDEMPOTENT)])
+        stamped = self._stamped(b"\n".join(lines), len(lines))
+        self._take([_digest(own[1:-1]) for own in ids], route * len(lines), stamped)
+        return True
+
+    def _take(self, keys: list[int], routes: bytes, lines: bytes) -> None:
+        self._keys.extend(keys)
+        self._routes.append(routes)
+        self._out.append(lines)
+        self._kept.append(range(self._lines, self._lines + len(keys)))
+        self._lines += len(keys)
+
+    def _stamped(self, piece: bytes, count: int) -> bytes:
+        """Returns updates with what the run stamps, none of which have it already."""
         if not self._stamps:
             return piece
-        if not all(u.ip is _UNSET and u.ignore_time is _UNSET for u in updates):
-            return None
         for name, applies in (
             (DEFAULTED_IP, self._rules.default_ip),
             (KEPT_LAST_SEEN, self._rules.ignore_time),
         ):
-            if applies:
-                self._alterations[name] += len(updates)
+            if applies and not self._rules.groups:
+                self._alterations[name] += count
         return b"{" + self._stamps + piece[1:].replace(b"\n{", b"\n{" + self._stamps)
 
     def _judge(self, line: bytes) -> None:
@@ -169,16 +199,44 @@ class _Assembly:
 
 def _decode(piece: bytes) -> list[_Update] | None:
     """Returns a piece's updates, or None where a line is not certainly one of them."""
-    lines = piece.count(b"\n") + 1
-    if piece[:1] != b"{" or piece[-1:] != b"}" or piece.count(b"}\n{") != lines - 1 or not is_utf8(piece):
-        return None
-    if len(piece) >= _SHORT and max(map(len, piece.split(b"\n"))) >= _SHORT:
+    if not _are_short_objects(piece):
         return None
     try:
         updates: list[_Update] = _decoder.decode_lines(piece)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
-    return updates if len(updates) == lines else None
+    return updates if len(updates) == piece.count(b"\n") + 1 else None
+
+
+def _are_short_objects(piece: bytes) -> bool:
+    """Returns whether each line goes from `{` to `}`, and is too short to break a limit."""
+    if piece[:1] != b"{" or piece[-1:] != b"}" or piece.count(b"}\n{") != piece.count(b"\n"):
+        return False
+    return is_utf8(piece) and (len(piece) < _SHORT or max(map(len, piece.split(b"\n"))) < _SHORT)
+
+
+def _decode_rows(piece: bytes, rules: ProfileRules) -> list[dict[str, msgspec.Raw]] | None:
+    """Returns a piece's rows, or None where one is not certainly an id with properties, for a plain object.
+
+    Values are not decoded, so that nothing would be said of half a character as an escape.
+    """
+    if rules.groups or rules.operation not in _OBJECTS or b"\\u" in piece or not _are_short_objects(piece):
+        return None
+    try:
+        rows: list[dict[str, msgspec.Raw]] = _row_decoder.decode_lines(piece)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return None
+    if len(rows) != piece.count(b"\n") + 1 or not all(rules.id_field in row for row in rows):
+        return None
+    return rows if all(map(MODIFIERS.isdisjoint, rows)) else None
+
+
+def _are_plain_ids(ids: Sequence[bytes]) -> bool:
+    """Returns whether ids are texts without escapes that Mixpanel takes."""
+    if b"\\" in b"".join(ids) or any(own[:1] != b'"' for own in ids):
+        return False
+    texts = [own[1:-1].decode() for own in ids]
+    return "" not in texts and not disallowed_ids(texts)
 
 
 def _are_clean(updates: Sequence[_Update], rules: ProfileRules) -> bool:
@@ -190,10 +248,17 @@ def _are_clean(updates: Sequence[_Update], rules: ProfileRules) -> bool:
     if any([] in u.union.values() for u in updates if isinstance(u.union, dict)):
         return False
     if rules.groups:
-        named = all(u.group_key and u.group_id for u in updates)
+        named = all(u.group_id and (u.group_key or rules.group_key is not None) for u in updates)
         return named and all(u.add is _UNSET and u.append is _UNSET for u in updates)
     ids = [u.distinct_id for u in updates]
     return _UNSET not in ids and "" not in ids and not disallowed_ids(ids)  # type: ignore[arg-type]
+
+
+def _have_nothing_stamped(updates: Sequence[_Update], rules: ProfileRules) -> bool:
+    """Returns whether none of some updates has what the run stamps on those without it."""
+    if rules.groups:
+        return all(u.group_key is _UNSET for u in updates)
+    return all(u.ip is _UNSET and u.ignore_time is _UNSET for u in updates)
 
 
 def _operations(u: _Update) -> int:
@@ -211,7 +276,7 @@ def _operations(u: _Update) -> int:
 
 def _keys(updates: Sequence[_Update], rules: ProfileRules) -> list[int]:
     if rules.groups:
-        return [profile_key(str(u.group_id), str(u.group_key)) for u in updates]
+        return [profile_key(str(u.group_id), str(u.group_key or rules.group_key)) for u in updates]
     return [_digest(str(u.distinct_id).encode()) for u in updates]
 
 

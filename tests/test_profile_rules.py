@@ -178,18 +178,35 @@ _lines = st.lists(
     | st.sampled_from([b"", b" ", b"{}", b"nonsense", b'{"$distinct_id":"\xff","$set":{}}', b"[]"]),
     max_size=12,
 )
+_plain = st.builds(
+    lambda user, name, group: {"$distinct_id": user, "$group_id": user, name: VALUES[name], **group},
+    st.sampled_from(["u-1", "u-2", "naïve", "nil", ""]),
+    st.sampled_from(["$set", "$set_once", "$remove", "$unset", "$delete"]),
+    st.sampled_from([{}, {}, {"$group_key": "k"}]),
+)
+_rows = st.builds(
+    lambda user, a, b: {"a": a, "user": user, "b": b},
+    st.sampled_from(["u-1", "u-2", "naïve"]) | st.sampled_from([7, "", "nil", "😀"]),
+    st.sampled_from([1, "text", ["x", {"y": None}], "\u20ac", 1.5]),
+    st.booleans(),
+)
+_half = b'{"user":"u-1","a":"\\ud800"}'
+_sound_lines = st.lists(
+    (_plain | _plain | _rows).map(lambda r: json.dumps(r, ensure_ascii=False).encode()), max_size=3
+) | st.lists(_rows.map(lambda r: json.dumps(r, ensure_ascii=r["b"]).encode()) | st.just(_half), max_size=3)
 _rules = st.builds(
     ProfileRules,
     groups=st.booleans(),
-    id_field=st.sampled_from([None, None, "$distinct_id", "note"]),
+    id_field=st.sampled_from([None, None, "$distinct_id", "note", "user", "user"]),
+    operation=st.sampled_from(sorted(OPERATIONS)),
     group_key=st.sampled_from([None, "company"]),
     default_ip=st.booleans(),
     ignore_time=st.booleans(),
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(_lines, _rules, st.sampled_from([b"\n", b"\r\n"]))
+@settings(max_examples=500, deadline=None)
+@given(_lines | _sound_lines | _sound_lines, _rules, st.sampled_from([b"\n", b"\r\n"]))
 def test_a_block_and_its_lines_one_by_one_have_the_same_verdict(
     lines: list[bytes], rules: ProfileRules, newline: bytes
 ) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from mixpanel_emulator.process import EmulatorProcess, start_emulator
+from mixpanel_http.crash_points import CRASHED
 from mixpanel_http.records import alias, identify, merge
 from tests.backfills import TOKEN, Backfills, event
 from tests.emulator.talk import basic, call, send
+from tests.processes import start
 
 PROFILES = {"records.kind": "profiles"}
 GROUPS = {"records.kind": "groups"}
@@ -243,3 +245,58 @@ def test_a_token_that_is_not_the_projects_sends_nothing(backfills: Backfills) ->
     assert (outcome.code, outcome.books["imported"]) == (3, 0)
     assert [stop["status"] for stop in outcome.report["stopped_by"]] == [401]
     assert paths == {"/import": 1}
+
+
+def write_updates(backfills: Backfills, count: int, users: int) -> dict[str, int]:
+    """Writes updates in five files, each of which sets its own number, and returns what is to be left."""
+    chance = random.Random(count)
+    last: dict[str, int] = {}
+    for part in range(5):
+        updates = []
+        for number in range(part * count // 5, (part + 1) * count // 5):
+            user = f"u-{chance.randrange(users)}"
+            updates.append({"$distinct_id": user, "$set": {"n": number}, "$ignore_time": True})
+            last[user] = number
+        backfills.write(f"{part}.json", updates)
+    return last
+
+
+def left(backfills: Backfills) -> dict[str, int]:
+    return {user: found["n"] for user, found in held(backfills.emulator).items()}
+
+
+def test_what_could_not_be_delivered_comes_in_order_with_the_resume(backfills: Backfills) -> None:
+    last = write_updates(backfills, 2000, 100)
+    changes = {
+        **PROFILES,
+        "run.id": "it",
+        "limits.records_per_request": 50,
+        "limits.in_flight": 4,
+        "limits.retry.give_up_after_seconds": 0.05,
+    }
+    refused = {"name": "busy", "path": "/engage", "do": {"status": 409}, "when": {"share": 0.3, "seed": 4}}
+    backfills.emulator.faults([refused])
+    first = backfills.run(backfills.everything, changes)
+    backfills.emulator.faults([])
+    second = backfills.run(backfills.everything, changes, resume="it")
+
+    assert (first.code, second.code) == (5, 0), first.err + second.err
+    assert first.books["balanced"]
+    assert first.books["undelivered"] > 100
+    assert second.books["imported"] == 2000
+    assert left(backfills) == last
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("point", ["after record:7", "between answer and receipt:30", "after progress:12"])
+def test_a_crash_leaves_each_profile_as_its_last_update_has_it(backfills: Backfills, point: str) -> None:
+    last = write_updates(backfills, 3000, 150)
+    changes = {**PROFILES, "run.id": "it", "limits.records_per_request": 50, "limits.in_flight": 4}
+    config = backfills.config(backfills.everything, changes)
+    code, _, err = start(config, crash_at=point).end()
+    assert code == CRASHED, err
+    code, report, err = start(config, "--resume", "it").end()
+
+    assert code == 0, err
+    assert report["books"]["imported"] == 3000
+    assert left(backfills) == last

@@ -179,7 +179,8 @@ def read_table_answer(
         good = content is not None and content.get("status") in ("OK", 1) and content.get("code", 200) == 200
         if good and content is not None and not content.get("error") and not content.get("failed_records"):
             return Answer(AnswerClass.OK, 200, "200")
-        return Answer(AnswerClass.PROTOCOL, 200, "200", "status 200, but not the documented answer")
+        problem = "status 200, but not the documented answer"
+        return Answer(AnswerClass.PROTOCOL, 200, "200", problem, problem)
     answer = read_answer(status, headers, body, sent, now_s, ids)
     if status != 400 or content is None:
         return answer

@@ -136,7 +136,7 @@ VALUES = st.recursive(
 
 
 @each_dialect
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_each_record_has_its_outcomes_whatever_is_in_it(name: str, data: st.DataObject) -> None:
     known = sorted({key for line in lines_of(name) if line[:1] == b"{" for key in json.loads(line)})

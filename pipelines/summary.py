@@ -69,6 +69,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     headline = _HEADLINES.get(code, code.name)
     if code == ExitCode.DONE and not report["books"]["read"]:
         headline = "Done, but there is not a single record in the input."
+    if code == ExitCode.UNDELIVERED and _only_ambiguous(report):
+        headline = "Done, but some updates may or may not have got through: they are listed as ambiguous."
     if report["resumed"] and not report["rate"]["seconds"] and report["state"] == "done":
         headline = f"{headline} Nothing was left to do."
     if report["state"] == "dry_run" and code in (ExitCode.DONE, ExitCode.DEAD_LETTERS):
@@ -83,6 +85,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _jobs(report)
     yield from _books(report)
     yield from _reasons(report)
+    yield from _ambiguous(report)
+    yield from _endpoints(report)
     yield from _table("Filtered", report["filtered"]["by_reason"], {})
     yield from _table("Changed before sending", report["alterations"], _ALTERATIONS)
     yield from _rows(report)
@@ -91,7 +95,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Report         {shown(report['folder'])}/report.json"
     if report["state"] not in ("done", "superseded") or code in (ExitCode.UNDELIVERED,):
-        yield f"To go on       --resume {report['run_id']}"
+        how = " --set limits.retry.non_idempotent=retry" if _only_ambiguous(report) else ""
+        yield f"To go on       --resume {report['run_id']}{how}"
     if "emulator_store" in report:
         python, store = shown(sys.executable), shown(report["emulator_store"])
         yield f"To look at it  {python} -m mixpanel_emulator --db {store}"
@@ -135,6 +140,33 @@ def _reasons(report: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"  in {shown(name)}" for name in files[:3])
     if len(files) > 3:
         yield f"  and {len(files) - 3:,} more files, listed in the report"
+
+
+def _only_ambiguous(report: Mapping[str, Any]) -> bool:
+    """Returns whether nothing is left but what is not sent again unless that is asked for."""
+    books = report["books"]
+    return bool(books["ambiguous"]) and not (books["undelivered"] or books["not_attempted"])
+
+
+def _ambiguous(report: Mapping[str, Any]) -> Iterator[str]:
+    files = report["ambiguous"]["files"]
+    if files:
+        yield ""
+        yield "Ambiguous: $add and $append that may have got through, and are not sent again unasked"
+        yield from (f"  in {shown(name)}" for name in files[:3])
+    if len(files) > 3:
+        yield f"  and {len(files) - 3:,} more files, listed in the report"
+
+
+def _endpoints(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what became of each endpoint's records, where there are several."""
+    endpoints = report["by_endpoint"]
+    if len(endpoints) > 1:
+        yield ""
+        yield "By endpoint"
+        for name, outcomes in endpoints.items():
+            told = ", ".join(f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in outcomes.items())
+            yield f"  {name:<15}{told}"
 
 
 def _table(title: str, counts: Mapping[str, int], names: Mapping[str, str]) -> Iterator[str]:

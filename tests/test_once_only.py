@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mixpanel_http.crash_points import CRASHED
+from pipelines.summary import summary
 from tests.backfills import Backfills, Outcome, read_letters
 from tests.processes import start
 
@@ -89,6 +90,9 @@ def test_no_lost_answer_doubles_an_increment_nor_does_a_resume(
 
     assert resumed.code == 5
     assert resumed.books == outcome.books
+    page = summary(resumed.report)
+    assert "Ambiguous: " in page
+    assert page.endswith("--resume it --set limits.retry.non_idempotent=retry\n")
     assert backfills.emulator.stats()["requests_by_path"]["/engage"] == before
 
 

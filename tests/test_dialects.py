@@ -29,6 +29,9 @@ NAMES = sorted(DIALECTS)
 # Rules that the map leaves to the judge: what no user of the dialect would have to know.
 LATER = {"mixpanel": {"identity_event"}}
 
+# Fields that a dialect's own step reads, so that they are imported under other names.
+TAKEN_APART = {"batch", "events", "contexts", "derived_contexts", "event", "event_name", "event_type", "type"}
+
 each_dialect = pytest.mark.parametrize("name", NAMES)
 
 
@@ -166,7 +169,32 @@ def table(name: str) -> str:
     rows += [("`$insert_id`", spec.insert_id)] if spec.insert_id else []
     properties = [(f"`{key}`", value) for key, value in spec.properties]
     lines = [f"| {key} | {sources(value)} |" for key, value in [*rows, *properties]]
-    return "\n".join(["| in Mixpanel | from |", "| --- | --- |", *lines])
+    return "\n".join(["| in Mixpanel | from |", "| --- | --- |", *lines, *not_imported(name)])
+
+
+def not_imported(name: str) -> list[str]:
+    """Returns what a dialect says of fields that it leaves out, each with a line of its own."""
+    spec = DIALECTS[name].spec
+    spreads = [source for _, source in spec.properties if isinstance(source, Spread)]
+    used = {str(path[-1]) for path in paths_of(name)} | TAKEN_APART
+    lines = []
+    for source in spreads:
+        left = sorted(source.without - used)
+        where = f"Of `{'.'.join(map(str, source.path))}` not" if source.path else "Not"
+        lines += ["", f"{where} imported: {', '.join(f'`{field}`' for field in left)}."] if left else []
+    if spec.drop:
+        lines += ["", f"Not imported: {', '.join(f'`{glob}`' for glob in sorted(spec.drop))}."]
+    return lines
+
+
+def paths_of(name: str) -> list[tuple[str | int, ...]]:
+    """Returns the paths of all that a dialect takes, also of what it takes apart first."""
+    spec = DIALECTS[name].spec
+    values = [spec.event, spec.time.value, spec.distinct_id, spec.insert_id]
+    values += [value for _, value in spec.properties if not isinstance(value, Spread)]
+    paths = [source for value in values for source in value if not isinstance(source, Const)]
+    paths += [source.path for _, source in spec.properties if isinstance(source, Spread)]
+    return [path[:1] for path in paths if path] + [path for path in paths if path]
 
 
 @each_dialect

@@ -332,6 +332,9 @@ def test_a_folder_that_cannot_be_made_never_reaches_the_application(tmp_path: Pa
 
     with pytest.raises(SpoolError, match="Not a directory"):
         spool.close()
+    (tmp_path / "file").unlink()
+    spool.close()
+    assert numbers(spooled(tmp_path / "file" / "spool")) == [1]
 
 
 def test_it_loads_neither_beam_nor_the_jobs_nor_a_storage_library(tmp_path: Path) -> None:

@@ -154,7 +154,6 @@ class PrepareMixed:
         mixture = _Mixture()
         sorts: dict[Sort, list[tuple[int, bytes]]] = {}
         for index, line in enumerate(raw.removesuffix(b"\n").split(b"\n") if raw else ()):
-            mixture.lines += 1
             if not line.strip(b" \t\r"):
                 mixture.blank += 1
                 continue
@@ -196,7 +195,6 @@ class _Mixture:
     """Puts what became of a block's kinds together again, in the order of its lines."""
 
     def __init__(self) -> None:
-        self.lines = 0
         self.blank = 0
         self._accepted: list[tuple[int, bytes, int, int]] = []  # line, record, key, route
         self._rejections: list[Rejection] = []

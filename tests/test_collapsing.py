@@ -57,7 +57,7 @@ def applied(lines: list[bytes], before: dict[str, Any]) -> dict[str, Any]:
     return profiles
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(_updates, _profiles)
 def test_fewer_updates_leave_the_same_profiles(
     updates: list[tuple[str, tuple[str, Any], int | None]], before: dict[str, Any]

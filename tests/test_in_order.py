@@ -114,7 +114,7 @@ _records = st.lists(st.tuples(st.integers(0, 6), _routes), max_size=30)
 _places = st.sets(st.integers(0, 60))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(_records, max_size=5), st.integers(1, 4), st.integers(1, 7), st.sampled_from([1, 90, 10**6]))
 def test_each_profiles_records_are_sent_once_and_in_order(
     records: list[list[Record]], channels: int, most: int, most_bytes: int
@@ -137,7 +137,7 @@ def test_each_profiles_records_are_sent_once_and_in_order(
     assert all(outcome_of(block).tally.total.balanced for block in blocks)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(_records, max_size=4), _places, _places, st.booleans())
 def test_every_record_has_one_outcome_whatever_becomes_of_requests(
     records: list[list[Record]], bad: set[int], lost: set[int], unsure: bool

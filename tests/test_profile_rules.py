@@ -205,7 +205,7 @@ _rules = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(_lines | _sound_lines | _sound_lines, _rules, st.sampled_from([b"\n", b"\r\n"]))
 def test_a_block_and_its_lines_one_by_one_have_the_same_verdict(
     lines: list[bytes], rules: ProfileRules, newline: bytes
@@ -236,7 +236,7 @@ def test_a_block_and_its_lines_one_by_one_have_the_same_verdict(
     assert dict(prepared.alterations) == {name: names.count(name) for name in names}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_records)
 def test_what_is_accepted_the_emulator_accepts(record: dict[str, Any]) -> None:
     for rules in (BARE, GROUPS):

@@ -160,7 +160,7 @@ def test_what_the_service_refuses_is_a_dead_letter_and_the_rest_is_imported(back
     assert set(held(backfills.emulator)) == {"u-1", "u-2"}
 
 
-@pytest.mark.parametrize("collapse", [False, True])
+@pytest.mark.parametrize("collapse", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_updates_of_one_profile_keep_the_order_of_the_input(backfills: Backfills, collapse: bool) -> None:
     chance = random.Random(5)
     last: dict[str, int] = {}

@@ -47,18 +47,17 @@ def infer(text: str) -> Any:
         return int(text)
     if "." in text:
         return float(text) if len(text) <= _EXACT_CHARACTERS and _DECIMAL(text) else text
-    if _INTEGER(text):
+    if text == "0" or (text[0] == "-" and _INTEGER(text)):
         return int(text)
     return _BOOLEANS.get(text.lower(), text) if len(text) <= len("false") else text
 
 
-def of_type(text: str, kind: FieldType) -> Any:
-    """Returns what a text that is not empty means in a column of a type.
+def parser_of(kind: FieldType) -> Callable[[str], Any]:
+    """Returns what says what a text that is not empty means in a column of a type.
 
-    Raises:
-        ValueError: if it is none of that type.
+    It raises a ValueError for what is none of that type.
     """
-    return _PARSERS[kind](text)
+    return _PARSERS[kind]
 
 
 def milliseconds(text: str) -> Any:
@@ -155,6 +154,8 @@ def column_values(texts: Sequence[str], parse: Callable[[str], Any], empty: Any)
     """
     if len(set(texts[:_SAMPLE])) * _REPEATED <= _SAMPLE:
         return list(map(_Meanings(parse, empty).__getitem__, texts))
+    if parse is str and "" not in texts:
+        return list(texts)
     if parse is infer:  # most texts need no call to be told for what they are
         return [text if text[:1] not in _TELLING else parse(text) if text else empty for text in texts]
     return [parse(text) if text else empty for text in texts]

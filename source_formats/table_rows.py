@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,7 +16,7 @@ from source_formats.field_types import (
     column_values,
     infer,
     json_or_text,
-    of_type,
+    parser_of,
     time_or_text,
 )
 from source_formats.lines import FormatProblem, Lines, RefusedLine, refused_line
@@ -243,7 +242,7 @@ def _dialect_of(layout: TableLayout, text: bytes) -> _Dialect:
 def _parser(layout: TableLayout, name: str) -> Callable[[str], Any]:
     kind = layout.types.get(name)
     if kind is not None:
-        return partial(of_type, kind=kind)
+        return parser_of(kind)
     plain = name.removeprefix(f"{PROPERTIES}.")
     if layout.shape == "events" and plain == TIME:
         return time_or_text

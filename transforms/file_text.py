@@ -56,7 +56,7 @@ def text_of(stored: Callable[[], Iterable[bytes]], name: str) -> Iterator[tuple[
     """Yields (offset, bytes) of a file's text; offsets count decompressed bytes, also of a byte order mark.
 
     Args:
-        stored: returns the stored bytes; what is corrupt is read a second time, with care.
+        stored: returns the stored bytes; what is damaged is read a second time, with care.
         name: the file's; it only helps to tell damage from text.
 
     Raises:
@@ -68,12 +68,12 @@ def text_of(stored: Callable[[], Iterable[bytes]], name: str) -> Iterator[tuple[
             yield offset, piece
             reached = offset + len(piece)
     except DamagedFile as damage:
-        if damage.problem != "corrupt":
+        if damage.problem not in ("corrupt", "truncated"):
             raise
         careful_from = max(0, damage.offset - SLICE_BYTES)
     else:
         return
-    yield from _behind(reached, _text(stored(), name, careful_from))
+    yield from _joined(_behind(reached, _text(stored(), name, careful_from)))
 
 
 def verify(stored: Callable[[], Iterable[bytes]], name: str) -> None:
@@ -171,6 +171,25 @@ def behind_mark(chunks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, byte
     if head:
         yield offset, head
     yield from ordered
+
+
+def _joined(chunks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yields chunks joined, as they come byte by byte; what came before damage comes before it still."""
+    start, held = 0, bytearray()
+    damage: DamagedFile | None = None
+    try:
+        for offset, piece in chunks:
+            start = start if held else offset
+            held += piece
+            if len(held) >= SLICE_BYTES:
+                yield start, bytes(held)
+                held.clear()
+    except DamagedFile as error:
+        damage = error
+    if held:
+        yield start, bytes(held)
+    if damage is not None:
+        raise damage
 
 
 def _with_offsets(stream: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:

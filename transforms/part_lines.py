@@ -160,11 +160,10 @@ class Content:
 
     def head(self, size: int) -> bytes:
         """Returns the first bytes: `size` of them, or all that there are."""
-        while sum(len(chunk) for _, chunk in self._seen) < size:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
+        length = sum(len(chunk) for _, chunk in self._seen)
+        while length < size and (chunk := next(self._chunks, None)) is not None:
             self._seen.append(chunk)
+            length += len(chunk[1])
         return b"".join(chunk for _, chunk in self._seen)[:size]
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:

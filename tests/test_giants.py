@@ -76,6 +76,8 @@ def assert_giants_are_survived(backfills: Backfills, size: int) -> None:
     assert {letter["reason"] for letter in letters} <= {"too_large", "too_deep"}
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_giant_lines_are_survived_in_flat_memory(backfills: Backfills) -> None:
     assert_giants_are_survived(backfills, 64 << 20)
 

@@ -113,7 +113,6 @@ class Attempt:
         """Makes everything durable that has come: first dead letters, then the progress that covers them."""
         if not self._unwritten:
             return
-        crash_point("before dead letters")
         dead = self._letters.write()
         crash_point("between dead letters and progress")
         line, self._seal = seal(
@@ -197,6 +196,7 @@ class _LetterFile:
         """Makes the letters durable that have come since the last call."""
         if not self._letters:
             return None
+        crash_point("before dead letters")
         content, count = _packed(self._letters), len(self._letters)
         self._letters, self.held = [], 0
         if self._folder.is_local:
@@ -216,6 +216,7 @@ class _LetterFile:
     def sync(self) -> None:
         """Makes what was appended survive a power failure, before a completion names it."""
         if self._log is not None:
+            crash_point("before sync")
             self._log.sync()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from mixpanel_http.crash_points import crash_point
 from mixpanel_http.delivery import Stop
 from mixpanel_http.insert_ids import IdSample
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
@@ -135,7 +136,9 @@ class Ledger:
         """Notes why the run must not go on."""
         content = {"status": stop.status, "message": stop.message, "limit": stop.limit}
         name = _stop_name(self.launch)
+        crash_point("before stop")
         self.folder.write(name, seal(content, seed(self.run, name))[0])
+        crash_point("after stop")
 
     def ask_to_end(self) -> None:
         """Asks all workers to finish what is under way and to begin nothing more."""
@@ -248,6 +251,7 @@ def trim_dead_letters(folder: StateFolder, ledger: Mapping[str, SegmentRecord]) 
         for record in ledger.values():
             for file in record.dead:
                 if not record.done or os.path.getsize(folder.path(file.name)) > file.bytes:
+                    crash_point("amid trim")
                     folder.write(file.name, folder.read(file.name)[: file.bytes])
 
 

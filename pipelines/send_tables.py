@@ -101,7 +101,7 @@ class TableRun:
             writer.record(outcome)
             activity.here.settled(outcome.tally)
             stop = stop or outcome.stop
-        crash_point("before commit")
+        crash_point("before commit of a table")
         writer.commit()
         if stop is not None:
             self.ledger.write_stop(stop)

@@ -28,13 +28,13 @@ RATE = 10_000
 IN_FLIGHT = 16
 OTHER_SOCKETS = 2  # the pair by which signals come
 EVENTS_A_FILE = 20_000  # near 4 MB, so that each file is a segment
-FAULTS = [
-    {"name": "429", "when": {"share": 0.005, "seed": 1}, "do": {"status": 429}},
+FAULTS = [  # begun anew each minute
+    {"name": "429", "when": {"every": 110}, "do": {"status": 429}},
     {"name": "503", "when": {"share": 0.01, "seed": 2}, "do": {"status": 503}},
-    {"name": "reset before", "when": {"share": 0.005, "seed": 3}, "do": {"reset": "before"}},
-    {"name": "reset after", "when": {"share": 0.005, "seed": 4}, "do": {"reset": "after"}},
-    {"name": "cut", "when": {"share": 0.005, "seed": 5}, "do": {"cut_at": 40}},
-    {"name": "html", "when": {"share": 0.002, "seed": 6}, "do": {"status": 502, "html": True}},
+    {"name": "reset before", "when": {"every": 70}, "do": {"reset": "before"}},
+    {"name": "reset after", "when": {"every": 80}, "do": {"reset": "after"}},
+    {"name": "cut", "when": {"every": 90}, "do": {"cut_at": 40}},
+    {"name": "html", "when": {"every": 130}, "do": {"status": 502, "html": True}},
     {"name": "outage", "when": {"after_s": 20, "for_s": 3}, "do": {"status": 503}},
 ]
 

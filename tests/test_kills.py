@@ -73,14 +73,64 @@ def crash_points() -> list[str]:
     return list(names())
 
 
-OF_UPDATES = {"after intents"}  # met only where something must not be sent twice: see test_once_only.py
-POINTS = [point for point in crash_points() if point not in OF_UPDATES]
+# What only other runs come to: see test_once_only.py, test_jobs.py, test_send_tables.py.
+OF_OTHER_RUNS = {
+    "after intents",
+    "before jobs",
+    "after jobs",
+    "before job",
+    "before success of all",
+    "before commit of a table",
+}
+POINTS = [point for point in crash_points() if point not in OF_OTHER_RUNS]
 
 
 def test_crash_points_have_names_of_their_own_and_there_are_enough() -> None:
     assert len(POINTS) >= 25
     assert len(set(POINTS)) == len(POINTS)
-    assert set(crash_points()) >= OF_UPDATES
+    assert set(crash_points()) >= OF_OTHER_RUNS
+
+
+WRITES = {"write", "create", "remove", "append", "sync", "open_log"}
+PLACES = {"folder", "_folder", "target", "log", "_log"}
+# What a plain run never comes to, so that no test here could crash at a point in it.
+ELSEWHERE = {
+    "backfill.submit_launch": "a detached run",
+    "closing.close_detached": "a detached run",
+    "closing.note_detached": "a detached run",
+    "crew.beat": "a detached run",
+    "intents.intend": "updates that must not arrive twice: tests/test_once_only.py",
+    "jobs.write": "a run of several jobs",
+    "lease.hand_over": "a detached run",
+    "lease.keep": "a detached run",
+    "ledger.ask_to_end": "a detached run",
+    "replay.copy_letters": "a replay: the run that it reads has ended",
+    "stages.write_stages": "a run of several jobs",
+}
+
+
+def functions_that_write() -> Iterator[tuple[str, bool]]:
+    """Yields the functions that change the state folder, and whether a crash point stands beside that."""
+    for package in ("transforms", "pipelines"):
+        for path in sorted((REPOSITORY / package).glob("*.py")):
+            functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+            for function in functions:
+                called = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+                if any(isinstance(each, ast.Attribute) and writes(each) for each in called):
+                    names = {each.id for each in called if isinstance(each, ast.Name)}
+                    yield f"{path.stem}.{function.name}", bool(names & {"crash_point", "crash_amid"})
+
+
+def writes(called: ast.Attribute) -> bool:
+    owner = called.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return called.attr in WRITES and name in PLACES
+
+
+def test_whatever_changes_the_state_has_a_crash_point_beside_it() -> None:
+    found = list(functions_that_write())
+    assert len(found) > 20
+    assert {name for name, has_point in found if not has_point} == ELSEWHERE.keys()
 
 
 def crash_and_resume(backfills: Backfills, point: str) -> None:

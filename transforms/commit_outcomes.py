@@ -144,9 +144,7 @@ class _CommitFn(beam.DoFn):
         stop = outcome.stop or self._limit_stop()
         if stop is not None and not self._stopped:
             self._stopped = True
-            crash_point("before stop")
             self.ledger.write_stop(stop)
-            crash_point("after stop")
             drain.request()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:

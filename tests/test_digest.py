@@ -97,6 +97,17 @@ def test_a_digest_that_is_damaged_anywhere_or_of_another_run_says_nothing(folder
     assert list(told(read_ledger(folder, RUN))) == expected
 
 
+def test_where_a_crash_left_two_digests_the_later_one_counts(folder: StateFolder) -> None:
+    (first,) = folder.names(FOLDER)
+    content = folder.read(first)
+    complete(folder, SEGMENTS[4].id)
+    write_digest(folder, RUN, new_attempt_id(), read_ledger(folder, RUN), least=1)
+    folder.write(first, content)
+    assert len(read_digest(folder, RUN)) == 5
+    write_digest(folder, RUN, new_attempt_id(), without_digest(folder), least=1)
+    assert len(folder.names(FOLDER)) == 1
+
+
 def test_a_digest_is_written_when_many_completions_are_new_and_takes_the_place_of_the_last(
     folder: StateFolder,
 ) -> None:

@@ -73,7 +73,7 @@ def crash_points() -> list[str]:
     return list(names())
 
 
-# What only other runs come to: see test_once_only.py, test_jobs.py, test_send_tables.py.
+# What only other runs come to: see test_once_only.py, test_jobs.py, test_lookup_tables.py, test_digest.py.
 OF_OTHER_RUNS = {
     "after intents",
     "before jobs",
@@ -81,6 +81,9 @@ OF_OTHER_RUNS = {
     "before job",
     "before success of all",
     "before commit of a table",
+    "before digest",
+    "after digest",
+    "before removal of a digest",
 }
 POINTS = [point for point in crash_points() if point not in OF_OTHER_RUNS]
 

@@ -1,7 +1,8 @@
-"""The ledger against a model: work in any order, failures, crashes, torn writes, lost files, two attempts."""
+"""The ledger against a model: work in any order, failures, crashes, torn writes, stale lists, zombies."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from hypothesis.stateful import (
 
 from mixpanel_http.event_rules import EventRules
 from pipelines.attempt import Attempt
+from pipelines.digest import write_digest
 from pipelines.ledger import Ledger, trim_dead_letters
 from pipelines.state import StateFolder
 from tests.ledgers import NOW, RUN, Work, id_of, pack, write
@@ -32,6 +34,13 @@ from transforms.segment_reader import BlockLimits, SegmentReader
 
 COUNT = 24
 BAD = (3, 10, 11, 20)
+SEGMENTS = 2
+STEPS_IN_SOAK = 2000
+KINDS = (
+    *("plan", "send", "acknowledge", "fail", "crash", "torn write", "stale listing", "lost file"),
+    *("two attempts", "zombie", "resume"),
+)
+happened: Counter[str] = Counter()  # how often each kind of step was really taken
 FATES = st.sampled_from(["imported", "imported", "imported", "undelivered", "not_attempted"])
 
 
@@ -45,31 +54,56 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.place = Path(tempfile.mkdtemp(prefix="ledger-model-"))
-        numbers = [None if n in BAD else n for n in range(COUNT)]
-        paths = [write(self.place, f"{i}.json", numbers[6 * i : 6 * i + 6]) for i in range(4)]
-        segments = [pack(paths[:2], 0), pack(paths[2:], 1)]
-        self.work = Work(StateFolder(str(self.place / "run")), segments, records=3)
+        self.segments: list[Segment] = []
+        self.work = Work(StateFolder(str(self.place / "run")), self.segments, records=3)
+        self.attempts: list[tuple[Segment, Attempt, list[Block]]] = []
+        self.asleep: list[tuple[Segment, Attempt, list[Block]]] = []
+        self.hidden: list[tuple[Path, bytes]] = []
+        self.plan()
         self.begin_start()
 
     def teardown(self) -> None:
         shutil.rmtree(self.place)
 
     def begin_start(self) -> None:
-        self.ledger = Ledger(self.work.folder, RUN, new_attempt_id(), resumed=True)
-        self.attempts: list[tuple[Segment, Attempt, list[Block]]] = []
+        """A start of the run: it reads the ledger, trims the letters, and writes a digest."""
+        launch = new_attempt_id()
+        known = self.work.known()
+        write_digest(self.work.folder, RUN, launch, known, least=1)
+        trim_dead_letters(self.work.folder, known)
+        self.ledger = Ledger(self.work.folder, RUN, launch, resumed=True)
+        self.attempts = []
+
+    @property
+    def numbers(self) -> list[int | None]:
+        """The lines of the files that are planned; None is refused."""
+        return [None if n in BAD else n for n in range(COUNT * len(self.segments) // SEGMENTS)]
+
+    @precondition(lambda self: len(self.segments) < SEGMENTS)
+    @rule()
+    def plan(self) -> None:
+        """New files are taken in, as a segment of their own."""
+        happened["plan"] += 1
+        number, size = len(self.segments), COUNT // SEGMENTS // 2
+        lines = [None if n in BAD else n for n in range(COUNT)]
+        starts = [2 * number * size, (2 * number + 1) * size]
+        paths = [write(self.place, f"{n}.json", lines[n : n + size]) for n in starts]
+        self.segments.append(pack(paths, number))
 
     @precondition(lambda self: len(self.attempts) < 3)
     @rule(number=st.integers(0, 1))
     def open_attempt(self, number: int) -> None:
         """A worker takes a segment up; two may have the same, as a zombie and its successor do."""
-        segment = self.work.segments[number]
+        segment = self.segments[number % len(self.segments)]
         known = self.work.known().get(segment.id)
         if known is not None and known.done:
             return
+        happened["two attempts"] += any(segment is other for other, _, _ in [*self.attempts, *self.asleep])
         id_ = new_attempt_id()
-        done = self.ledger.settled_blocks(segment.id, id_) or set()
+        settled = self.ledger.settled_blocks(segment.id, id_) or set()
+        happened["resume"] += bool(settled)
         reader = SegmentReader(self.work.filesystem, BlockLimits(self.work.records, 1 << 20))
-        blocks = list(reader.blocks(segment, id_, done))
+        blocks = list(reader.blocks(segment, id_, settled))
         self.attempts.append((segment, self.ledger.open_attempt(segment.id, id_), blocks))
 
     @precondition(lambda self: self.attempts)
@@ -77,8 +111,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle_one_block(self, which: int, place: int, fate: str) -> None:
         """Some block's answer comes, in any order."""
         _, attempt, blocks = self.attempts[which % len(self.attempts)]
+        self.settle(attempt, blocks, place, fate)
+
+    def settle(self, attempt: Attempt, blocks: list[Block], place: int, fate: str) -> None:
         if not blocks:
             return
+        happened["send"] += 1
+        happened["acknowledge" if fate == "imported" else "fail"] += 1
         block = blocks.pop(place % len(blocks))
         self.work.service.fate = lambda: fate
         prepared = prepare_block(block, EventRules(), NOW)
@@ -88,28 +127,72 @@ class LedgerMachine(RuleBasedStateMachine):
             attempt.commit()
 
     @precondition(lambda self: self.attempts)
-    @rule(torn=st.integers(0, 400), seed=st.integers(0, 99))
-    def crash(self, torn: int, seed: int) -> None:
-        """The process dies, perhaps in the middle of an append; the next start takes the run up."""
-        files = sorted((self.place / "run").rglob("*.prog"))
-        if files and torn:
-            newest = max(files, key=lambda path: path.name.split(".")[1])
-            content = newest.read_bytes()
-            newest.write_bytes(content[: max(0, len(content) - random.Random(seed).randrange(torn))])
-        trim_dead_letters(self.work.folder, self.work.known())
+    @rule()
+    def crash(self) -> None:
+        """The process dies; the next start takes the run up."""
+        happened["crash"] += 1
         self.begin_start()
+
+    @precondition(lambda self: self.attempts)
+    @rule(cut=st.integers(1, 400))
+    def crash_amid_a_write(self, cut: int) -> None:
+        """The process dies in the middle of an append: the end of the last file is missing."""
+        files = [path for path in (self.place / "run").rglob("*") if path.suffix in (".prog", ".gz")]
+        if not files:
+            return
+        happened["torn write"] += 1
+        newest = max(files, key=lambda path: path.name.split(".")[1])
+        os.truncate(newest, max(0, newest.stat().st_size - cut))
+        self.begin_start()
+
+    @precondition(lambda self: self.attempts and not self.asleep)
+    @rule()
+    def suspend(self) -> None:
+        """The process sleeps so long that another takes the run up."""
+        self.asleep = self.attempts
+        self.begin_start()
+
+    @precondition(lambda self: self.asleep)
+    @rule(which=st.integers(0, 2), place=st.integers(0, 3), fate=FATES, ends=st.booleans())
+    def wake(self, which: int, place: int, fate: str, ends: bool) -> None:
+        """It wakes up and goes on for a while, beside the other or after it."""
+        happened["zombie"] += 1
+        _, attempt, blocks = self.asleep[which % len(self.asleep)]
+        self.settle(attempt, blocks, place, fate)
+        if ends:
+            self.asleep = []
+
+    @precondition(lambda self: self.work.known() and not self.hidden)
+    @rule(seed=st.integers(0, 1 << 20))
+    def list_stale(self, seed: int) -> None:
+        """A start lists the store as it was: some files are not there yet, and come to light later."""
+        files = sorted((self.place / "run" / "ledger").iterdir())
+        happened["stale listing"] += 1
+        for path in random.Random(seed).sample(files, min(2, len(files))):
+            self.hidden.append((path, path.read_bytes()))
+            path.unlink()
+        self.begin_start()
+
+    @precondition(lambda self: self.hidden)
+    @rule()
+    def list_again(self) -> None:
+        """What was not listed is listed again."""
+        for path, content in self.hidden:
+            path.write_bytes(content)
+        self.hidden = []
 
     @precondition(lambda self: self.work.known())
     @rule(seed=st.integers(0, 1 << 20))
     def lose_a_file(self, seed: int) -> None:
-        """The store forgets a file, or shows an old listing."""
+        """The store forgets a file."""
         files = sorted(path for path in (self.place / "run").rglob("*") if path.is_file())
         random.Random(seed).choice(files).unlink()
-        trim_dead_letters(self.work.folder, self.work.known())
+        happened["lost file"] += 1
         self.begin_start()
 
     @invariant()
     def what_is_called_imported_was_received(self) -> None:
+        happened["steps"] += 1
         books = self.work.books()
         assert books.balanced, books.unbalanced
         assert books.total.imported <= len(set(self.work.service.received))
@@ -119,18 +202,21 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self) -> None:
         """A start that nothing disturbs leaves everything there, once."""
         self.work.service.fate = lambda: "imported"
-        trim_dead_letters(self.work.folder, self.work.known())
+        self.begin_start()
         self.work.start()
         books = self.work.books()
-        assert books.segments_done == 2
-        assert (books.total.read, books.total.dead_lettered) == (COUNT, len(BAD))
-        assert len(self.work.letters()) == len(BAD)
-        assert set(self.work.service.received) == {id_of(n) for n in range(COUNT) if n not in BAD}
+        good = [n for n in self.numbers if n is not None]
+        assert books.segments_done == len(self.segments)
+        assert (books.total.read, books.total.imported) == (len(self.numbers), len(good))
+        assert len(self.work.letters()) == len(self.numbers) - len(good)
+        assert set(self.work.service.received) == {id_of(n) for n in good}
         assert self.work.start() == 0
         self.begin_start()
 
 
-def run_machine(examples: int, steps: int) -> None:
+def run_machine(examples: int, steps: int) -> Counter[str]:
+    """Runs the machine and returns how often each thing was done."""
+    happened.clear()
     run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
@@ -140,6 +226,7 @@ def run_machine(examples: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    return Counter(happened)
 
 
 def test_the_ledger_holds_what_its_model_promises() -> None:
@@ -148,5 +235,8 @@ def test_the_ledger_holds_what_its_model_promises() -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_the_ledger_holds_for_thousands_of_steps() -> None:
-    run_machine(100, 60)
+def test_the_ledger_holds_for_thousands_of_steps_of_every_kind() -> None:
+    found = run_machine(100, 80)
+    print(f"\n{dict(found)}")
+    assert found["steps"] >= STEPS_IN_SOAK
+    assert min(found[kind] for kind in KINDS) >= 10, found

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from apache_beam import Pipeline
 
 EMULATOR_TOKEN: Final = "BACKFILL_EMULATOR_TOKEN"
+MOST_BASES: Final = 2000
 SETTLE_SECONDS: Final = 20.0  # for requests under way when a pipeline has failed
 
 
@@ -102,6 +103,8 @@ class Launch:
     @property
     def segments_left(self) -> int:
         """Segments that are not done yet."""
+        if not self.before:
+            return len(self.manifest.segments)
         done = sum(s.id in self.before and self.before[s.id].done for s in self.manifest.segments)
         return len(self.manifest.segments) - done
 
@@ -374,17 +377,21 @@ def _ledger_of(launch: Launch) -> Ledger:
 
 
 def _line_bases(launch: Launch) -> tuple[tuple[tuple[str, int], int], ...]:
-    """Returns the numbers of the lines at which parts of split files start, as far as what is done tells."""
+    """Returns the numbers of the lines at which parts still to do start, as far as what is done tells.
+
+    They travel in the job's graph, which must stay small: beyond so many, letters tell offsets alone.
+    """
     bases: dict[tuple[str, int], int] = {}
-    for segment in launch.manifest.segments:
-        record = launch.before.get(segment.id)
-        if record is None or not record.done or segment.parts[0].end is None:
+    wanted: set[tuple[str, int]] = set()
+    for segment in launch.manifest.segments if launch.before else ():
+        part, record = segment.parts[0], launch.before.get(segment.id)
+        if record is None or not record.done:
+            wanted.add((part.uri, part.start))
             continue
-        part = segment.parts[0]
         first = 1 if part.start == 0 else bases.get((part.uri, part.start))
         if first is not None and part.end is not None:
             bases[part.uri, part.end] = first + record.tally.lines
-    return tuple(bases.items())
+    return tuple((place, bases[place]) for place in wanted & bases.keys())[:MOST_BASES]
 
 
 class _Run:

@@ -185,6 +185,8 @@ def _set_up_logging(in_json: bool) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(_JsonFormatter() if in_json else text)
     handler.addFilter(lambda record: not record.name.startswith("apache_beam"))
+    # What a job service says of a failed job Beam passes on as the root logger's.
+    handler.addFilter(lambda record: "apache_beam" not in record.pathname)
     handler.addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
     root = logging.getLogger()
     if not root.handlers:

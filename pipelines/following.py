@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from mixpanel_http.receipts import Stop
 from pipelines.crew import read_crew
 from pipelines.ledger import Ledger
 from pipelines.state import StateUnusable
 from transforms import drain
+from transforms.tally import Counts
 
 LOOK_SECONDS: Final = 2.0
 LOST_SECONDS: Final = 18.0  # six beats of a worker
@@ -136,7 +138,10 @@ def follow(start: Callable[[], JobResult], ledger: Ledger, watch: CrewWatch) -> 
         if drain.is_requested() and not asked:
             ledger.ask_to_end()
             asked = True
-        problem = _problem(ledger, watch)
+        crew = _crew(ledger)
+        if not asked:
+            asked = _stopped_by_limit(ledger, crew)
+        problem = watch.problem(crew) if crew is not None else None
         if problem is not None:
             ledger.ask_to_end()
             raise WorkersFailed(problem)
@@ -164,9 +169,23 @@ class _Job(threading.Thread):
             self.error = error
 
 
-def _problem(ledger: Ledger, watch: CrewWatch) -> str | None:
+def _crew(ledger: Ledger) -> Mapping[str, Mapping[str, Any]] | None:
     try:
-        return watch.problem(read_crew(ledger.folder, ledger.launch))
+        return read_crew(ledger.folder, ledger.launch)
     except StateUnusable as error:
         _log.warning("%s", error)
         return None
+
+
+def _stopped_by_limit(ledger: Ledger, crew: Mapping[str, Mapping[str, Any]] | None) -> bool:
+    """Ends the run where the errors of all workers together are too many, and returns whether that is so.
+
+    Each worker counts its own; nobody but the launcher sees all.
+    """
+    total = Counts()
+    for beat in (crew or {}).values():
+        total.add(Counts(**beat.get("counts", {})))
+    reason = ledger.too_many_errors(total)
+    if reason is not None:
+        ledger.write_stop(Stop(0, reason, limit=True))
+    return reason is not None

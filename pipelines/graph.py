@@ -56,14 +56,15 @@ class ListSegments(beam.PTransform[PBegin, PCollection[Segment]]):
             | "Lanes" >> beam.Create([(str(lane), lane) for lane in range(self.lanes)])
             | "Reshuffle" >> ReshufflePerKey()
             | "Lane" >> beam.Values()
-            | "Segments" >> beam.FlatMap(_segments_of, self.folder, self.lanes).with_output_types(Segment)
+            | "Segments" >> beam.FlatMap(segments_of_lane, self.folder, self.lanes).with_output_types(Segment)
         )
 
     def display_data(self) -> dict[str, Any]:
         return {"run": self.folder.uri, "lanes": self.lanes}
 
 
-def _segments_of(lane: int, folder: StateFolder, lanes: int) -> Iterator[Segment]:
+def segments_of_lane(lane: int, folder: StateFolder, lanes: int) -> Iterator[Segment]:
+    """Yields a lane's segments in the order of the plan."""
     segments = read_manifest(folder).segments
     yield from (segments[index] for index in range(lane, len(segments), lanes))
 

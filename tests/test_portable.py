@@ -129,3 +129,51 @@ def test_a_killed_worker_ends_the_run_and_the_resume_closes_the_books(
     backfills: Backfills, s3: S3Server, workers: Cluster, on_s3: dict[str, Any]
 ) -> None:
     kill_one_and_resume(backfills, s3, workers, on_s3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_twenty_of_twenty_killed_workers_leave_books_that_close(
+    backfills: Backfills, s3: S3Server, workers: Cluster, on_s3: dict[str, Any]
+) -> None:
+    for number in range(20):
+        backfills.emulator.reset()
+        on_s3["run.state"] = s3.url(f"state-{backfills.folder.name}-{number}")
+        kill_one_and_resume(backfills, s3, workers, on_s3)
+
+
+@pytest.mark.soak
+def test_a_signal_drains_all_workers_and_the_resume_sends_nothing_twice(
+    backfills: Backfills, s3: S3Server, workers: Cluster, on_s3: dict[str, Any]
+) -> None:
+    uri = put_input(s3, f"in-{backfills.folder.name}")
+    beam = {"beam.runner": "PortableRunner", "beam.options": workers.options()}
+    slow = {"limits.events_per_second": 1000, "limits.records_per_request": 100, "run.id": "it"}
+    config = backfills.config(uri, {**on_s3, **beam, **slow})
+    running = start(config)
+    wait_until(lambda: backfills.emulator.stats()["requests"] > 10, 120)
+    running.signal(signal.SIGTERM)
+    code, report, err = running.end(90)
+    assert code == 143, err
+    assert report["books"]["balanced"]
+    assert 0 < report["books"]["imported"] < EVENTS
+    again = backfills.config(uri, {**on_s3, **slow, "limits.events_per_second": 30_000})
+    code, report, err = start(again, "--resume", "it").end()
+    assert code == 0, err
+    assert report["books"]["imported"] == EVENTS
+    assert backfills.emulator.stats()["duplicates"] == 0
+
+
+@pytest.mark.soak
+def test_a_refusal_that_one_worker_meets_ends_the_others(
+    backfills: Backfills, s3: S3Server, workers: Cluster, on_s3: dict[str, Any]
+) -> None:
+    uri = put_input(s3, f"in-{backfills.folder.name}")
+    beam = {"beam.runner": "PortableRunner", "beam.options": workers.options()}
+    slow = {"limits.events_per_second": 500, "limits.records_per_request": 100, "run.id": "it"}
+    backfills.emulator.faults([{"name": "no", "when": {"nth": [9]}, "do": {"status": 401}}])
+    code, report, err = start(backfills.config(uri, {**on_s3, **beam, **slow})).end(90)
+    assert code == 3, err
+    assert report["state"] == "stopped"
+    assert report["books"]["balanced"]
+    assert report["books"]["imported"] < EVENTS / 2

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from pipelines.plan import SMALL_BYTES
 from tests.backfills import Backfills, Outcome, events, ndjson
 from tests.clusters import Cluster, cluster
 from tests.processes import start, wait_until
@@ -49,8 +50,9 @@ def put_input(s3: S3Server, folder: str) -> str:
     for part in range(FILES):
         first = part * (EVENTS // FILES)
         lines = ndjson([*events(EVENTS // FILES, first=first), b"{"])
-        # Incompressible, so that each is a segment of its own.
-        s3.put(f"{folder}/{part}.json.gz", gzip.compress(lines, 0, mtime=0))
+        # Large enough to be no small file, of which one segment holds many: there is work for each worker.
+        padded = lines.replace(b"\n", b" " * (SMALL_BYTES // (EVENTS // FILES)) + b"\n")
+        s3.put(f"{folder}/{part}.json.gz", gzip.compress(padded, 0, mtime=0))
     return s3.url(f"{folder}/*.json.gz")
 
 
@@ -84,6 +86,7 @@ def test_two_workers_with_nothing_but_what_was_shipped_do_what_one_process_does(
     assert outcome.code == 0, outcome.err + str(workers.failures())
     assert outcome.books == alone.books
     assert outcome.books["imported"] == EVENTS
+    assert outcome.report["segments"]["total"] == FILES
     assert ids(backfills) == ids_alone
     assert letters(s3, outcome) == letters_alone
     assert len(letters_alone) == len(set(letters_alone)) == FILES
@@ -112,7 +115,7 @@ def kill_one_and_resume(backfills: Backfills, s3: S3Server, workers: Cluster, on
     assert len(booted) == 2
     os.kill(booted[0], signal.SIGKILL)
     killed = time.monotonic()
-    code, report, err = running.end(90)
+    code, report, err = running.end(240)
     assert time.monotonic() - killed < 60
     if code != 0:
         assert report["books"]["balanced"]
@@ -153,7 +156,7 @@ def test_a_signal_drains_all_workers_and_the_resume_sends_nothing_twice(
     running = start(config)
     wait_until(lambda: backfills.emulator.stats()["requests"] > 10, 120)
     running.signal(signal.SIGTERM)
-    code, report, err = running.end(90)
+    code, report, err = running.end(240)
     assert code == 143, err
     assert report["books"]["balanced"]
     assert 0 < report["books"]["imported"] < EVENTS
@@ -172,7 +175,7 @@ def test_a_refusal_that_one_worker_meets_ends_the_others(
     beam = {"beam.runner": "PortableRunner", "beam.options": workers.options()}
     slow = {"limits.events_per_second": 500, "limits.records_per_request": 100, "run.id": "it"}
     backfills.emulator.faults([{"name": "no", "when": {"nth": [9]}, "do": {"status": 401}}])
-    code, report, err = start(backfills.config(uri, {**on_s3, **beam, **slow})).end(90)
+    code, report, err = start(backfills.config(uri, {**on_s3, **beam, **slow})).end(240)
     assert code == 3, err
     assert report["state"] == "stopped"
     assert report["books"]["balanced"]

@@ -225,7 +225,12 @@ class _Senders:
             deliverer.drain()
 
     def close(self) -> None:
-        """Forgets what is under way, and closes all connections."""
-        drain.detach(self._sender)
+        """Closes all connections. What is under way after a bundle that failed is not sent again.
+
+        Then it stays known, so that the run waits for it before it closes its books.
+        """
+        self.halt()
+        if all(future.done() for future in list(self.under_way)):
+            drain.detach(self._sender)
         for client in self._clients.values():
             client.close()

@@ -99,7 +99,7 @@ def test_a_million_events_arrive_as_they_were_read_through_faults(backfills: Bac
     backfills.write("kept.json", many(count, stamped=False))
     backfills.write("stamped.json.gz", many(count, stamped=True))
     backfills.emulator.faults(
-        [{"name": "reset", "path": "/import", "do": {"reset": "after"}, "when": {"share": 0.1, "seed": 1}}]
+        [{"name": "reset", "path": "/import", "do": {"reset": "after"}, "when": {"every": 7}}]
     )
     outcome = backfills.run(backfills.everything, {"limits.events_per_second": 10**6})
 
@@ -112,7 +112,8 @@ def test_a_million_events_arrive_as_they_were_read_through_faults(backfills: Bac
         arrived = (record for record in backfills.emulator.records() if name in record)
         found = compare(many(count, is_stamped), arrived, ignore=ignored)
         assert found.is_clean, found
-        assert found.stored - found.copies == found.expected == (stamped if is_stamped else count - stamped)
+        assert found.stored == found.expected == (stamped if is_stamped else count - stamped)
+        assert found.copies > 0  # those of requests that were sent again
 
 
 def test_of_a_key_given_twice_both_arrive(backfills: Backfills) -> None:

@@ -148,7 +148,8 @@ def _from_extension(array: Any) -> list[Any]:
 
 def _from_list(array: Any) -> list[Any]:
     values = column_of(array.flatten())
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_pylist()
+    # Arrow's own fill_null would import pandas, where that is installed, for the sake of one 0.
+    lengths = [length or 0 for length in pc.list_value_length(array).to_pylist()]
     return _in_pieces(values, lengths, array)
 
 

@@ -16,7 +16,7 @@ from source_formats.lines import FormatProblem, Lines
 from source_formats.row_lines import PROPERTIES, RowLines, Shape, event_places
 
 COMPRESSED_PARQUET: Final = "Parquet inside of another compression, in which nobody can seek; decompress it"
-_BATCH_ROWS: Final = 4096
+_BATCH_ROWS: Final = 1000  # whose values stay in the processor's cache
 _BATCH_BYTES: Final = 4 << 20
 _BUFFERS_BYTES: Final = 32 << 20  # of all columns together; each is read through one of its own
 _SMALLEST_BUFFER: Final = 64 << 10

@@ -147,7 +147,9 @@ def damaged(path: Path, chance: random.Random, others: list[Path]) -> str:
         "double the file": lambda: path.write_bytes(content + content),
         "reorder": lambda: path.write_bytes(b"".join(lines[::-1])),
         "stale copy": lambda: path.write_bytes(b"".join(lines[: len(lines) // 2])),
-        "another file": lambda: path.write_bytes(chance.choice(others).read_bytes()),
+        "another file": lambda: path.write_bytes(
+            chance.choice([x for x in others if x.exists()]).read_bytes()
+        ),
         "another name": lambda: path.rename(path.with_name("0000002." + path.name.split(".", 1)[1])),
         "another run": lambda: path.write_bytes(content.replace(b"\n", b"")[:0] + foreign(content)),
         "a later version": lambda: path.write_bytes(b"v9 " + content),

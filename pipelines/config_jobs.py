@@ -9,18 +9,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from pipelines.config import (
-    RUN_ID,
-    Config,
-    DestinationConfig,
-    LimitsConfig,
-    RecordsConfig,
-    RunConfig,
-    SourceConfig,
-)
+from pipelines.config import RUN_ID, Config, RunConfig
 from pipelines.config_beam import BeamConfig
+from pipelines.config_destination import DestinationConfig
 from pipelines.config_fields import Name, Section
+from pipelines.config_limits import LimitsConfig
 from pipelines.config_maps import MapConfig
+from pipelines.config_records import RecordsConfig
+from pipelines.config_source import SourceConfig
 
 _DAYS: Final = re.compile(r"([1-9][0-9]{0,4})d").fullmatch
 _FILES: Final = (".json", ".db")

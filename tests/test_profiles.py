@@ -272,9 +272,11 @@ def test_what_could_not_be_delivered_comes_in_order_with_the_resume(backfills: B
         "run.id": "it",
         "limits.records_per_request": 50,
         "limits.in_flight": 4,
+        "limits.retry.first_wait_seconds": 0.1,
+        "limits.retry.longest_wait_seconds": 0.1,
         "limits.retry.give_up_after_seconds": 0.05,
     }
-    refused = {"name": "busy", "path": "/engage", "do": {"status": 409}, "when": {"share": 0.3, "seed": 4}}
+    refused = {"name": "busy", "path": "/engage", "do": {"status": 409}, "when": {"share": 0.4, "seed": 4}}
     backfills.emulator.faults([refused])
     first = backfills.run(backfills.everything, changes)
     backfills.emulator.faults([])

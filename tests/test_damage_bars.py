@@ -79,7 +79,7 @@ def some(count: int, end: int, edges: list[int]) -> list[int]:
     dice = random.Random(count)
     # A file that ends just behind a member is whole.
     chosen = {n for n in near if 0 < n < end}
-    return sorted((chosen | {dice.randrange(1, end) for _ in range(count)}) - set(edges))[:]
+    return sorted((chosen | {dice.randrange(1, end) for _ in range(count)}) - set(edges))
 
 
 def edges_of(suffix: str) -> list[int]:

@@ -128,6 +128,7 @@ def kill_one_and_resume(backfills: Backfills, s3: S3Server, workers: Cluster, on
     assert backfills.emulator.stats()["distinct"] == EVENTS
 
 
+@pytest.mark.soak  # a minute, most of it until the death of the worker is believed
 def test_a_killed_worker_ends_the_run_and_the_resume_closes_the_books(
     backfills: Backfills, s3: S3Server, workers: Cluster, on_s3: dict[str, Any]
 ) -> None:

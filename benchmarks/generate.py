@@ -57,16 +57,24 @@ class Shape:
 
 def make_input(cache: Path, shape: Shape) -> Path:
     """Return a folder of that shape below `cache`, made unless it is there."""
-    folder = cache / shape.name
+
+    def fill(unfinished: Path) -> None:
+        lines = make_lines(shape.events, shape.with_ids)
+        for number in range(shape.files):
+            count = shape.events // shape.files + (number < shape.events % shape.files)
+            _write(unfinished / f"part-{number:05}.json", lines, count, shape.gzipped)
+
+    return made_once(cache / shape.name, fill)
+
+
+def made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return a folder, filled unless it is there; it has its name only once it is whole."""
     if folder.exists():
         return folder
-    unfinished = cache / f"{shape.name}.unfinished"
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    lines = make_lines(shape.events, shape.with_ids)
-    for number in range(shape.files):
-        count = shape.events // shape.files + (number < shape.events % shape.files)
-        _write(unfinished / f"part-{number:05}.json", lines, count, shape.gzipped)
+    fill(unfinished)
     return unfinished.rename(folder)
 
 
@@ -85,39 +93,34 @@ def repeat_input(cache: Path, shape: Shape, times: int) -> Path:
 
 def make_tiny_files(cache: Path, count: int, per_folder: int = 1_000, events: int = 1) -> Path:
     """Return a folder with `count` files of an event or a few each, in folders of a thousand."""
-    folder = cache / f"v{VERSION}-{count}-tiny{events if events > 1 else ''}"
-    if folder.exists():
-        return folder
-    unfinished = cache / f"{folder.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    lines = make_lines(count * events, with_ids=True)
-    for number in range(count):
-        parent = unfinished / f"part={number // per_folder:05}"
-        if number % per_folder == 0:
-            parent.mkdir(parents=True)
-        (parent / f"{number:07}.json").write_bytes(b"".join(islice(lines, events)))
-    return unfinished.rename(folder)
+
+    def fill(unfinished: Path) -> None:
+        lines = make_lines(count * events, with_ids=True)
+        for number in range(count):
+            parent = unfinished / f"part={number // per_folder:05}"
+            if number % per_folder == 0:
+                parent.mkdir()
+            (parent / f"{number:07}.json").write_bytes(b"".join(islice(lines, events)))
+
+    return made_once(cache / f"v{VERSION}-{count}-tiny{events if events > 1 else ''}", fill)
 
 
 def make_updates(cache: Path, updates: int, profiles: int, files: int = 10) -> Path:
     """Return a folder of updates of user profiles, each of which sets `n` to its number."""
-    folder = cache / f"v{VERSION}-{updates}-updates-of-{profiles}"
-    if folder.exists():
-        return folder
-    unfinished = cache / f"{folder.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    rng = random.Random(SEED)
-    contexts = _pool(rng, _context)
-    lines = (
-        f'{{"$distinct_id":"u-{rng.randrange(profiles):09}",'
-        f'"$set":{{"n":{n},{contexts[n % POOL]}}}}}\n'.encode()
-        for n in range(updates)
-    )
-    for number in range(files):
-        count = updates // files + (number < updates % files)
-        _write(unfinished / f"part-{number:05}.json", lines, count, gzipped=False)
-    return unfinished.rename(folder)
+
+    def fill(unfinished: Path) -> None:
+        rng = random.Random(SEED)
+        contexts = _pool(rng, _context)
+        lines = (
+            f'{{"$distinct_id":"u-{rng.randrange(profiles):09}",'
+            f'"$set":{{"n":{n},{contexts[n % POOL]}}}}}\n'.encode()
+            for n in range(updates)
+        )
+        for number in range(files):
+            count = updates // files + (number < updates % files)
+            _write(unfinished / f"part-{number:05}.json", lines, count, gzipped=False)
+
+    return made_once(cache / f"v{VERSION}-{updates}-updates-of-{profiles}", fill)
 
 
 def make_lines(count: int, with_ids: bool) -> Iterator[bytes]:

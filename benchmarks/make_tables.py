@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -18,7 +17,7 @@ import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.generate import make_lines
+from benchmarks.generate import made_once, make_lines
 
 VERSION: Final = 1  # part of a cached folder's name: raise it with every change of what is made
 _BATCH: Final = 50_000
@@ -27,16 +26,13 @@ _NESTED: Final = "items"
 
 def make_tables(cache: Path, rows: int) -> Path:
     """Return a folder with the same rows in a file of each format, made unless it is there."""
-    folder = cache / f"tables-v{VERSION}-{rows}"
-    if folder.exists():
-        return folder
-    unfinished = cache / f"{folder.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    columns = list(dict.fromkeys(key for row in islice(_rows(rows), 20_000) for key in row))
-    _write_text(unfinished, columns, rows)
-    _write_binary(unfinished, columns, rows)
-    return unfinished.rename(folder)
+
+    def fill(unfinished: Path) -> None:
+        columns = list(dict.fromkeys(key for row in islice(_rows(rows), 20_000) for key in row))
+        _write_text(unfinished, columns, rows)
+        _write_binary(unfinished, columns, rows)
+
+    return made_once(cache / f"tables-v{VERSION}-{rows}", fill)
 
 
 def _rows(count: int) -> Iterator[dict[str, Any]]:

@@ -195,7 +195,7 @@ class Layout:
 
 
 def layout_of(piece: bytes) -> Layout | None:
-    """Returns where a piece's lines and brackets are, or None where a line does not go from `{` to `}`.
+    """Returns where a piece's lines are, or None where a line does not go from `{` to `}`.
 
     Args:
         piece: NDJSON without a final newline.

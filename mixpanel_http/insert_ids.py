@@ -68,7 +68,7 @@ def content_id(line: bytes) -> str:
     True
     """
     try:
-        return _digest(_encode(_decode(line)))
+        return id_of_decoded(_decode(line))
     except msgspec.ValidationError:
         return _digest(canonical(line))
 

@@ -8,9 +8,10 @@ import pytest
 
 from mixpanel_emulator.process import EmulatorProcess, start_emulator
 from tests.backfills import backfills
+from tests.configurations import load
 from tests.servers import gcs, s3
 
-__all__ = ["backfills", "emulator", "gcs", "s3"]
+__all__ = ["backfills", "emulator", "gcs", "load", "s3"]
 
 
 @pytest.fixture(scope="session")

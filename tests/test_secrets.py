@@ -29,7 +29,7 @@ from pipelines.runners import pipeline_options
 from pipelines.state import StateFolder
 from tests.backfills import TOKEN, Backfills, Outcome, event, events
 from tests.processes import start, wait_until
-from tests.test_event_rules import REFUSED
+from tests.refused_events import REFUSED
 
 CANARY = "canary-7c1e5f0b93d24a68"
 REPOSITORY = Path(__file__).parent.parent

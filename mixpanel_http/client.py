@@ -22,6 +22,7 @@ import urllib3
 from urllib3 import exceptions as transport
 
 from mixpanel_http.answers import Answer, SentIds, broken_answer, no_ids
+from mixpanel_http.connections import Connections, GivenUp, pool_to
 from mixpanel_http.endpoints import EVENTS, Endpoint
 from mixpanel_http.secret_refs import SecretRef
 
@@ -167,7 +168,8 @@ class ImportClient:
         pool: dict[str, Any] = {"maxsize": connections, "block": True, "retries": False, "timeout": timeout}
         if destination.base_url.startswith("https:"):
             pool["ssl_context"] = tls_context()
-        self._pool = urllib3.connection_from_url(destination.base_url, blocksize=SEND_BYTES, **pool)
+        self._connections = Connections()
+        self._pool = pool_to(destination.base_url, self._connections, blocksize=SEND_BYTES, **pool)
 
     def send(self, body: bytes, count: int, ids: SentIds = no_ids) -> Answer:
         """Returns the answer to one request; a failed one is an answer too.
@@ -194,11 +196,16 @@ class ImportClient:
             finally:
                 response.release_conn()
         except (transport.HTTPError, OSError, zlib.error) as error:
-            return broken_answer(error, whole=outgoing.tell() == len(body))
+            broken = GivenUp() if self._connections.are_cut else error
+            return broken_answer(broken, whole=outgoing.tell() == len(body))
         received = {name.lower(): value for name, value in response.headers.items()}
         if _is_cut(response.status, received, content):
             return broken_answer(transport.ProtocolError())
         return self._endpoint.read(response.status, received, content, count, self._clock(), ids)
+
+    def cut_off(self) -> None:
+        """Ends all connections at once: who waits for an answer comes back without one."""
+        self._connections.cut()
 
     def close(self) -> None:
         """Closes the pooled connections."""

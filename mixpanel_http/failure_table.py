@@ -13,6 +13,8 @@ from typing import Final
 
 from urllib3 import exceptions as transport
 
+from mixpanel_http.connections import GivenUp
+
 
 class AnswerClass(Enum):
     """What an answer means; the names are those of docs/delivery.md."""
@@ -173,6 +175,10 @@ BROKEN_ROWS: Final = (
         "the connection broke before a whole answer came",
     ),
 )
+# No trouble of the network, and no row that docs/delivery.md shows: nothing is sent any more by then.
+GIVEN_UP: Final = BrokenRow(
+    "given up", (GivenUp,), AnswerClass.AMBIGUOUS, "the run ended before an answer came"
+)
 
 
 def status_row(status: int) -> StatusRow:
@@ -186,6 +192,8 @@ def status_row(status: int) -> StatusRow:
 
 def broken_row(error: BaseException) -> BrokenRow:
     """Returns the row of an error by which a request failed; also of one that it wraps."""
+    if isinstance(error, GivenUp):
+        return GIVEN_UP
     chain = list(_chain(error))
     return next(
         (row for row in BROKEN_ROWS if any(isinstance(e, row.errors) for e in chain)), BROKEN_ROWS[-1]

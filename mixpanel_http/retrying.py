@@ -292,6 +292,8 @@ class PatientSender:
         """Returns a random wait below a doubling bound, or what the service asks for if that is longer."""
         answer = _answer_of(state)
         assert answer is not None
+        if answer.label == NO_CONNECTION and self._breaker.failures_at_start:
+            return 0.0  # the breaker makes it wait, for less: a wrong endpoint is told within seconds
         wait_s = self._uniform(*self._policy.bounds(max(course.sent, 1), answer.kind))
         return max(answer.retry_after_s or 0.0, wait_s)
 

@@ -57,7 +57,7 @@ class TableSender:
         """Returns what became of a table that was sent, or could not be."""
         client = ImportClient(self._destination, 1, endpoint=table_endpoint(table))
         sender = PatientSender(client, self._lane, self._policy, Surroundings(waiting=activity.here.waiting))
-        switch = drain.Sender(sender.halt, list)
+        switch = drain.Sender(sender.halt, client.cut_off, list)
         drain.attach(switch)
         try:
             receipt = Receipt()
@@ -105,7 +105,7 @@ class TableRun:
         writer.commit()
         if stop is not None:
             self.ledger.write_stop(stop)
-            drain.request()
+            drain.request(drain.STOP_SECONDS)
 
     def _outcomes(self, segment: Segment, attempt: str, settled: set[int]) -> Iterator[BlockOutcome]:
         part = segment.parts[0]

@@ -145,7 +145,7 @@ class _CommitFn(beam.DoFn):
         if stop is not None and not self._stopped:
             self._stopped = True
             self.ledger.write_stop(stop)
-            drain.request()
+            drain.request(drain.STOP_SECONDS)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Closes what is left; a segment whose last block has not come is not complete."""

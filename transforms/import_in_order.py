@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,8 +24,8 @@ from transforms import activity, drain
 from transforms.block_outcomes import outcome_of
 from transforms.elements import BlockOutcome, PreparedBlock
 from transforms.import_requests import ImportLimits
-from transforms.in_order import Channel, OpenBlock, deal, open_block
-from transforms.send_in_order import DeliversUpdates, OnceOnly, RequestLimits, Sent, send
+from transforms.in_order import Batch, Channel, OpenBlock, deal, open_block
+from transforms.send_in_order import DeliversUpdates, OnceOnly, RequestLimits, Sent, not_sent, send
 
 HELD_BYTES: Final = 96 << 20  # of blocks that wait for an outcome; above, requests leave that are not full
 AT_ONCE: Final = 10  # requests' worth of updates among which those of a profile become one, in each channel
@@ -97,7 +97,7 @@ class _ImportFn(beam.DoFn):
         self._channels = [Channel(size.records, size.bytes, held, at_once) for _ in self._threads]
         self._blocks: deque[OpenBlock] = deque()
         self._held_bytes = 0
-        self._under_way: set[Future[Sent]] = set()
+        self._under_way: dict[Future[Sent], Batch] = {}
         self._stop: Stop | None = None
         if self._senders is not None:
             self._senders.under_way = self._under_way
@@ -134,21 +134,23 @@ class _ImportFn(beam.DoFn):
         batch = channel.take()
         assert self._senders is not None
         delivers = self._senders.of(ROUTES[batch.route].endpoint)
-        self._under_way.add(
-            self._threads[number].submit(send, channel, batch, delivers, self._request, self._once_only)
-        )
+        self._under_way[self._threads[number].submit(self._send, channel, batch, delivers)] = batch
+
+    def _send(self, channel: Channel, batch: Batch, delivers: DeliversUpdates) -> Sent:
+        """Returns what became of a batch; a stop ends the reading now, not when it is noted."""
+        sent = send(channel, batch, delivers, self._request, self._once_only)
+        if sent.stop is not None:
+            drain.request(drain.STOP_SECONDS)
+        return sent
 
     def _settle_some(self) -> None:
-        """Waits for a request, and notes what became of all that have ended."""
-        done, _ = wait(self._under_way, return_when=FIRST_COMPLETED)
-        self._under_way -= done
-        for future in done:
-            sent = future.result()
+        """Waits for a request, and notes what became of all that have ended, or are given up."""
+        done = drain.first_done(self._under_way)
+        for future in done or list(self._under_way):
+            batch = self._under_way.pop(future)
+            sent = future.result() if done else not_sent(batch, self._once_only, begun=not future.cancel())
             sent.settle()
-            if sent.stop is not None and self._stop is None:
-                self._stop = sent.stop
-                assert self._senders is not None
-                self._senders.halt()
+            self._stop = self._stop or sent.stop
 
     def _finish_all(self) -> None:
         """Sends all that waits, also in requests that are not full, and waits for it."""
@@ -195,7 +197,7 @@ class _Senders:
 
     destination: Destination
     limits: ImportLimits
-    under_way: set[Future[Sent]] = field(default_factory=set)
+    under_way: Collection[Future[Sent]] = ()
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -203,7 +205,7 @@ class _Senders:
         self._clients: dict[str, ImportClient] = {}
         self._deliverers: dict[str, Deliverer] = {}
         self._halted = False
-        self._sender = drain.Sender(self.halt, lambda: list(self.under_way))
+        self._sender = drain.Sender(self.halt, self.cut_off, lambda: list(self.under_way))
         drain.attach(self._sender)
 
     def of(self, endpoint: Endpoint) -> DeliversUpdates:
@@ -223,6 +225,11 @@ class _Senders:
         self._halted = True
         for deliverer in list(self._deliverers.values()):
             deliverer.drain()
+
+    def cut_off(self) -> None:
+        """Gives up what waits for an answer. Does not wait."""
+        for client in list(self._clients.values()):
+            client.cut_off()
 
     def close(self) -> None:
         """Closes all connections. What is under way after a bundle that failed is not sent again.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Any, Protocol
@@ -103,6 +103,16 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
         list(_letters(block, undelivered)),
         block.provisional,
     )
+
+
+class _GivenUp:
+    """Delivers nothing: a thread is stuck with it, and whatever it finds out comes too late."""
+
+    def deliver(self, _body: bytes, count: int, _compressed: bytes | None = None) -> Receipt:
+        """Returns that the records are undelivered."""
+        receipt = Receipt(last_problem=drain.TOO_LATE)
+        receipt.settle(0, count, "undelivered")
+        return receipt
 
 
 def _letters(block: Block, rejections: list[tuple[Rejection, str | None]]) -> Iterator[bytes]:
@@ -249,7 +259,7 @@ class _ImportFn(beam.DoFn):
     destination: Destination
     limits: ImportLimits
     dry_run: bool
-    _pending: set[Future[BlockOutcome]] = field(default_factory=set, init=False)
+    _pending: dict[Future[BlockOutcome], EncodedBlock] = field(default_factory=dict, init=False)
     _client: ImportClient | None = field(default=None, init=False)
     _deliverer: Deliverer | None = field(default=None, init=False)
     _pool: ThreadPoolExecutor | None = field(default=None, init=False)
@@ -270,17 +280,18 @@ class _ImportFn(beam.DoFn):
         self._deliverer = Deliverer(
             self._client, lane, self.limits.retry, Surroundings(waiting=activity.here.waiting)
         )
-        self._sender = drain.Sender(self._deliverer.drain, lambda: list(self._pending))
+        halt, cut_off = self._deliverer.drain, self._client.cut_off
+        self._sender = drain.Sender(halt, cut_off, lambda: list(self._pending))
         drain.attach(self._sender)
 
     def start_bundle(self) -> None:
-        self._pending = set()
+        self._pending = {}
 
     def process(self, encoded: EncodedBlock) -> Iterator[BlockOutcome]:
         assert self._pool is not None
         if len(self._pending) >= self.limits.in_flight:
             yield from self._settled()
-        self._pending.add(self._pool.submit(self._settle, encoded))
+        self._pending[self._pool.submit(self._settle, encoded)] = encoded
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._pending:
@@ -305,18 +316,17 @@ class _ImportFn(beam.DoFn):
         """Returns a block's outcome; one that stops the run ends the reading now, not when it is noted."""
         outcome = settle_block(encoded, self._deliverer)
         if outcome.stop is not None:
-            drain.request()
+            drain.request(drain.STOP_SECONDS)
         return outcome
 
     def _settled(self) -> Iterator[BlockOutcome]:
         """Yields the outcomes that are there, after waiting for one; counts on the bundle's own thread."""
-        done, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
-        outcomes = [future.result() for future in done]
+        outcomes = self._some()
         stop = next((outcome.stop for outcome in outcomes if outcome.stop), None)
         if stop is not None:
             # The commit ends the run at the first stop it sees: let it see everything else before.
-            outcomes += [future.result() for future in self._pending]
-            self._pending = set()
+            while self._pending:
+                outcomes += self._some()
             outcomes = [replace(outcome, stop=None) for outcome in outcomes]
             outcomes[-1] = replace(outcomes[-1], stop=stop)
         for outcome in outcomes:
@@ -325,6 +335,16 @@ class _ImportFn(beam.DoFn):
             Metrics.counter("backfill", "dead_lettered_attempts").inc(total.dead_lettered)
             self._signal_throttled(outcome.tally.waited_s)
             yield outcome
+
+    def _some(self) -> list[BlockOutcome]:
+        """Returns outcomes after waiting for one; where patience ends before, those of blocks given up."""
+        done = drain.first_done(self._pending)
+        if done:
+            for future in done:
+                del self._pending[future]
+            return [future.result() for future in done]
+        left, self._pending = self._pending, {}
+        return [settle_block(encoded, _GivenUp()) for encoded in left.values()]
 
     def _signal_throttled(self, slept_s: float) -> None:
         """Tells the runner of time slept, in whole seconds, so that it does not add workers for it.

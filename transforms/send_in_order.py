@@ -15,6 +15,7 @@ from mixpanel_http.delivery import Stop
 from mixpanel_http.endpoints import ROUTES
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.verdicts import Rejection
+from transforms import drain
 from transforms.in_order import FATES, Batch, Channel, Slice
 from transforms.line_sets import Indices, packed, united
 
@@ -158,6 +159,14 @@ def send(
     parts_of_all = enumerate(part_of.tolist()) if delivery.refused else ()
     refused = {i: delivery.refused[part] for i, part in parts_of_all if part in delivery.refused}
     return Sent(batch, fates, refused, delivery.receipts, held_back, whole - len(lines))
+
+
+def not_sent(batch: Batch, once_only: OnceOnly, *, begun: bool) -> Sent:
+    """Returns a batch that a thread is stuck with, or that it has not `begun`; the run cannot wait for it."""
+    repeatable = ROUTES[batch.route].repeatable or once_only.repeats_all
+    fate = ("undelivered" if repeatable else "ambiguous") if begun else "not_attempted"
+    records = sum(len(piece.lines) for piece in batch.slices)
+    return Sent(batch, np.full(records, _FATE[fate], np.uint8), {}, (Receipt(last_problem=drain.TOO_LATE),))
 
 
 class _Delivery:

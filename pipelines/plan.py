@@ -20,10 +20,12 @@ from transforms.file_text import encoding_of
 from transforms.storage import (
     FileSystem,
     Storage,
+    gcs_refusals,
     list_objects,
     path_of,
     scheme_of,
     storage_errors,
+    told,
     uri_of,
     version_of,
 )
@@ -121,7 +123,8 @@ def _splittable(
     if scheme not in filesystems:
         filesystems[scheme] = storage.open_to_read(file.uri)
     try:
-        head = filesystems[scheme].cat_file(path_of(file.uri), start=0, end=HEAD_BYTES)
+        with gcs_refusals():
+            head = filesystems[scheme].cat_file(path_of(file.uri), start=0, end=HEAD_BYTES)
         found: Format | None = None
         if compression_of(head) is None and encoding_of(head) is None:
             found = choice.format_of(head, file.uri)
@@ -248,7 +251,7 @@ def _find(
     except FileNotFoundError:
         return
     except storage_errors() as error:
-        raise SourceUnreadable(f"{prefix}: cannot be listed: {type(error).__name__}: {error}"[:500]) from None
+        raise SourceUnreadable(f"{prefix}: cannot be listed: {told(error)}") from None
 
 
 def _walk(folder: str, prefix: str, depth: int | None, spelled: int) -> Iterator[tuple[str, dict[str, Any]]]:

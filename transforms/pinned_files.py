@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from fsspec.implementations.local import LocalFileSystem
 
 from transforms.elements import FilePart
-from transforms.storage import FileSystem, path_of, version_of
+from transforms.storage import FileSystem, gcs_refusals, path_of, version_of
 
 _TRIES: Final = 5  # for an answer that breaks off; refusals are retried by the store's client
 
@@ -154,7 +154,8 @@ class _GcsObject:
         # Not to be decompressed on the way, which would leave ranges without meaning.
         wanted = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "gzip"}
         try:
-            told, data = self._filesystem.call("GET", self._url, headers=wanted)
+            with gcs_refusals():
+                told, data = self._filesystem.call("GET", self._url, headers=wanted)
         except FileNotFoundError:
             _check(self._filesystem, self._part)
             raise

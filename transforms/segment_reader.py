@@ -17,7 +17,7 @@ from transforms.line_blocks import GiantLine, count_lines, cut_blocks
 from transforms.part_lines import Located, Verify, is_small, read_part, read_small
 from transforms.pinned_files import Changed, read_whole
 from transforms.small_files import fetched_ahead
-from transforms.storage import FileSystem, storage_errors
+from transforms.storage import FileSystem, storage_errors, told
 
 JOINED_BYTES: Final = 256 << 10
 _NEWLINE: Final = ord("\n")
@@ -127,11 +127,7 @@ class _Stream:
             except Changed as error:
                 problem = ("changed", None, str(error))
             except storage_errors() as error:
-                problem = (
-                    "unreadable",
-                    None,
-                    f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"[:300],
-                )
+                problem = ("unreadable", None, told(error))
             note = FileNote(index, part.uri, 0, *(problem or ()))
             if note.may_heal and self._unread_from is None:
                 self._unread_from = self._length

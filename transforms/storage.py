@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -13,11 +14,16 @@ from mixpanel_http.secret_refs import resolve_all
 
 SCHEMES: Final = ("file", "s3", "gs")
 # Numbers of tries and timeouts of the stores' own clients; a store in trouble is theirs to ride out.
+_CONNECT_SECONDS: Final = 10
+_READ_SECONDS: Final = 60  # without a byte
 _S3_CONFIG: Final = {
-    "connect_timeout": 10,
-    "read_timeout": 60,
+    "connect_timeout": _CONNECT_SECONDS,
+    "read_timeout": _READ_SECONDS,
     "retries": {"max_attempts": 8, "mode": "standard"},
 }
+_WHO_PAYS: Final = (
+    "who asks pays for this bucket; say which project does: storage_options: {requester_pays: PROJECT}"
+)
 
 
 class FileSystem(Protocol):
@@ -60,6 +66,7 @@ class Storage:
             # gcsfs otherwise asks a gRPC service about each bucket first, which costs a minute where there is
             # none.
             os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+            options = {"requests_timeout": _gcs_timeout(), **options}
         if scheme == "s3":
             options = {**options, "config_kwargs": {**_S3_CONFIG, **options.get("config_kwargs", {})}}
         filesystem: FileSystem = fsspec.filesystem(scheme, **options)
@@ -75,6 +82,32 @@ class Storage:
             return self.open(uri)
         session = {**self.options.get("session_kwargs", {}), "auto_decompress": False}
         return Storage({**self.options, "session_kwargs": session}).open(uri)
+
+
+def _gcs_timeout() -> Any:
+    """Returns when a silent connection to GCS is given up; by itself gcsfs waits for ever."""
+    from aiohttp import ClientTimeout
+
+    return ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+
+
+@contextmanager
+def gcs_refusals() -> Iterator[None]:
+    """Makes errors of storage of what gcsfs raises as ValueError: some refusals, told by their words."""
+    try:
+        yield
+    except ValueError as error:
+        raise OSError(_WHO_PAYS if "requester pays" in str(error) else str(error)) from None
+
+
+def told(error: BaseException) -> str:
+    r"""Returns what an error of a store says, on one line.
+
+    >>> told(OSError("Forbidden: b/x\nAccess Denied"))
+    'OSError: Forbidden: b/x Access Denied'
+    """
+    words = str(getattr(error, "strerror", None) or error).split()
+    return " ".join([f"{type(error).__name__}:", *words])[:300]
 
 
 def storage_errors() -> tuple[type[BaseException], ...]:
@@ -113,7 +146,8 @@ def list_objects(
             token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
         else:
             more = {"pageToken": token} if token else {}
-            page = filesystem.call("GET", "b/{}/o", bucket, prefix=prefix, json_out=True, **more)
+            with gcs_refusals():
+                page = filesystem.call("GET", "b/{}/o", bucket, prefix=prefix, json_out=True, **more)
             found = [(item["name"], item) for item in page.get("items", ())]
             token = page.get("nextPageToken", "")
         yield from ((f"{bucket}/{key}", info) for key, info in found if not key.endswith("/"))

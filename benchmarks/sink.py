@@ -3,8 +3,9 @@
     python -m benchmarks.sink [--latency-ms 100]
 
 Prints `listening on http://127.0.0.1:PORT` first and, when it is told to end, what it saw, as JSON. An answer
-has to say how many events there were, so it inflates each body and counts the lines; it checks nothing. Of
-updates it looks whether those of each profile come in the order of the numbers that they set.
+has to say how many events there were, so it inflates each body and counts the lines; it checks nothing. Of a
+body that it has seen before, as input that repeats makes them, it remembers the number. Of updates it looks
+whether those of each profile come in the order of the numbers that they set.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from isal import isal_zlib
 
 HEAD_BYTES = 1 << 16
 NO_EVENT = b"{}"  # a run asks by it whether its credentials are taken
+TRAILER_BYTES = 8  # at a gzip member's end: CRC-32 and size of what is packed (RFC 1952)
 FULL = 2000  # events in a request, at most
 MINUTE_S = 60.0  # what Mixpanel limits is any 60 seconds
 
@@ -48,21 +50,29 @@ class Seen:
     bytes_raw: int = 0
     disordered: int = 0
     _last: dict[str, int] = field(default_factory=dict)
+    _counted: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)
 
     def count(self, body: memoryview) -> int:
         """Note a request and return its number of records."""
         if bytes(body[:1]) == b"[":
-            raw = bytes(body)
-            events = self._take_updates(raw)
+            events, size = self._take_updates(bytes(body)), len(body)
         else:
-            raw = isal_zlib.decompress(body, 47)
-            if raw == NO_EVENT:
-                return 0
-            events = raw.count(b"\n") + (not raw.endswith(b"\n"))
+            events, size = self._count_lines(body)
+        if not events:
+            return 0
         self.arrivals.append((time.monotonic(), events))
         self.bytes_sent += len(body)
-        self.bytes_raw += len(raw)
+        self.bytes_raw += size
         return events
+
+    def _count_lines(self, body: memoryview) -> tuple[int, int]:
+        """Return the number of lines in a packed body, and their bytes."""
+        key = len(body), bytes(body[-TRAILER_BYTES:])
+        if key not in self._counted:
+            raw = isal_zlib.decompress(body, 47)
+            lines = 0 if raw == NO_EVENT else raw.count(b"\n") + (not raw.endswith(b"\n"))
+            self._counted[key] = lines, len(raw)
+        return self._counted[key]
 
     def _take_updates(self, raw: bytes) -> int:
         updates = _updates.decode(raw)

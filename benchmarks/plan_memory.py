@@ -21,11 +21,12 @@ import apache_beam as beam
 
 from benchmarks.bars import Bar
 from pipelines.backfill import prepare_launch
+from pipelines.books import close_books
 from pipelines.closing import whole_report
 from pipelines.config import Config
 from pipelines.graph import BackfillEvents
 from pipelines.ledger import Ledger
-from pipelines.report import RunFacts, close_books
+from pipelines.report import RunFacts
 from transforms import storage
 
 PEAK_MIB = 500

@@ -23,7 +23,15 @@ from mixpanel_http.preflight import refusal
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Stop
 from pipelines import signals
-from pipelines.closing import DETACHED, Detached, note_detached, whole_report, write_report
+from pipelines.books import close_books
+from pipelines.closing import (
+    DETACHED,
+    Detached,
+    note_detached,
+    whole_report,
+    write_last_report,
+    write_report,
+)
 from pipelines.config import Config
 from pipelines.crew import lead
 from pipelines.digest import write_digest
@@ -35,7 +43,6 @@ from pipelines.lease import Lease, take_lease
 from pipelines.ledger import (
     ErrorLimit,
     Ledger,
-    SegmentRecord,
     read_ledger,
     read_stops,
     trim_dead_letters,
@@ -44,13 +51,16 @@ from pipelines.listing import Listing
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
 from pipelines.plan import list_files
-from pipelines.report import ExitCode, RunFacts, close_books, sending_seconds
+from pipelines.record_file import RecordFile
+from pipelines.report import ExitCode, RunFacts
 from pipelines.resuming import (
     RunMismatch,
     absolute,
     check_files,
     check_run_id,
+    check_segments,
     check_settings,
+    count_new,
     listed_now,
     pattern_of,
     segments_of,
@@ -92,7 +102,7 @@ class Launch:
     config: Config
     folder: StateFolder
     manifest: Manifest
-    before: dict[str, SegmentRecord]
+    before: RecordFile
     resumed: bool
     dry_run: bool
     id: str
@@ -103,10 +113,7 @@ class Launch:
     @property
     def segments_left(self) -> int:
         """Segments that are not done yet."""
-        if not self.before:
-            return len(self.manifest.segments)
-        done = sum(s.id in self.before and self.before[s.id].done for s in self.manifest.segments)
-        return len(self.manifest.segments) - done
+        return len(self.manifest.segments) - self.before.done
 
 
 class EmulatorFailed(RuntimeError):
@@ -148,7 +155,7 @@ def prepare_launch(
     lease = take_lease(folder, launch, config.run.lease_seconds, shared=not config.beam.in_process)
     crash_point("after lease")
     write_manifest(folder, manifest)
-    return Launch(config, folder, manifest, {}, False, dry_run, launch, lease)
+    return Launch(config, folder, manifest, RecordFile(), False, dry_run, launch, lease)
 
 
 def run_launch(launch: Launch, watch: Watch | None = None) -> dict[str, Any]:
@@ -231,12 +238,7 @@ def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, all
     lease = take_lease(folder, launch, config.run.lease_seconds, shared=not config.beam.in_process)
     try:
         ledger = read_ledger(folder, manifest.key)
-        unknown = ledger.keys() - {segment.id for segment in manifest.segments}
-        if unknown:
-            raise ManifestUnusable(
-                f"{folder.uri}: the ledger knows segments that the manifest does not, like {min(unknown)}: "
-                "a part of the manifest is missing"
-            )
+        check_segments(folder, manifest, ledger)
         made = Launch(config, folder, manifest, ledger, True, dry_run, launch, lease)
         if made.segments_left or allow_new:
             made = _with_files(made, allow_new)
@@ -257,8 +259,7 @@ def _with_files(launch: Launch, allow_new: bool) -> Launch:
     if allow_new:
         manifest = take_new_files(launch.config, launch.folder, launch.manifest, files)
         return dataclasses.replace(launch, manifest=manifest)
-    known = {part.uri for segment in launch.manifest.segments for part in segment.parts}
-    return dataclasses.replace(launch, new_files=sum(file.uri not in known for file in files))
+    return dataclasses.replace(launch, new_files=count_new(launch.manifest, files))
 
 
 def _try_pipeline(launch: Launch, emulator_url: str | None, watch: Watch | None) -> str | None:
@@ -381,17 +382,17 @@ def _line_bases(launch: Launch) -> tuple[tuple[tuple[str, int], int], ...]:
 
     They travel in the job's graph, which must stay small: beyond so many, letters tell offsets alone.
     """
-    bases: dict[tuple[str, int], int] = {}
-    wanted: set[tuple[str, int]] = set()
+    bases: list[tuple[tuple[str, int], int]] = []
+    place, line = ("", 0), 0  # the end of the last part that is done, and the number of the line there
     for segment in launch.manifest.segments if launch.before else ():
-        part, record = segment.parts[0], launch.before.get(segment.id)
-        if record is None or not record.done:
-            wanted.add((part.uri, part.start))
-            continue
-        first = 1 if part.start == 0 else bases.get((part.uri, part.start))
-        if first is not None and part.end is not None:
-            bases[part.uri, part.end] = first + record.tally.lines
-    return tuple((place, bases[place]) for place in wanted & bases.keys())[:MOST_BASES]
+        part = segment.parts[0]
+        first = 1 if part.start == 0 else line if place == (part.uri, part.start) else None
+        if launch.before.is_done(segment.id):
+            if first is not None and part.end is not None:
+                place, line = (part.uri, part.end), first + launch.before[segment.id].tally.lines
+        elif first is not None and part.start and len(bases) < MOST_BASES:
+            bases.append((place, first))
+    return tuple(bases)
 
 
 class _Run:
@@ -411,7 +412,7 @@ class _Run:
             self.started,
             launch.config.run.allow_dead_letters,
             launch.dry_run,
-            sum(record.tally.total.imported for record in launch.before.values()),
+            launch.before.imported,
             launch.resumed,
             launch.new_files,
         )
@@ -457,8 +458,8 @@ class _Run:
             ErrorLimit.parse(launch.config.run.allow_dead_letters),
             code,
             launch.dry_run,
-            sum(record.tally.total.imported for record in launch.before.values()),
-            sending_seconds(ledger.values(), self.started),
+            launch.before.imported,
+            ledger.sending_seconds(self.started),
             launch.resumed,
             launch.new_files,
         )
@@ -467,8 +468,12 @@ class _Run:
             report["emulator_store"] = emulator_store(launch)
         if not state:
             write_digest(launch.folder, launch.manifest.key, launch.id, ledger)
-        if not superseded:  # else the report of whoever took the run up is the run's
-            write_report(launch.folder, report, books)
+        if superseded:  # the report of whoever took the run up is the run's
+            return report
+        if state:
+            write_report(launch.folder, report)
+        else:
+            write_last_report(launch.folder, report, books, launch.manifest.segments, ledger)
         return report
 
 

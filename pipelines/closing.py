@@ -7,19 +7,22 @@ its books, from the state folder alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from mixpanel_http.crash_points import crash_point
+from pipelines.books import Books, close_books, files_table
 from pipelines.lease import NAME as LEASE
 from pipelines.lease import holder, is_stale
 from pipelines.ledger import ErrorLimit, SegmentRecord, read_ledger, read_stops
 from pipelines.manifest import Manifest, read_manifest
-from pipelines.report import Books, RunFacts, close_books, files_table, make_report, sending_seconds
+from pipelines.record_file import RecordFile
+from pipelines.report import RunFacts, make_report
 from pipelines.state import StateFolder
+from transforms.elements import Segment
 
 DETACHED: Final = "detached.json"
 REPORT: Final = "report.json"
@@ -65,14 +68,24 @@ def whole_report(folder: StateFolder, manifest: Manifest, books: Books, facts: R
     return report
 
 
-def write_report(folder: StateFolder, report: Mapping[str, Any], books: Books) -> None:
-    """Writes a report beside the ledger, and with a last one the books of each file."""
-    if report["state"] != "running":
-        rows = b"".join(orjson.dumps(row) + b"\n" for row in files_table(books))
-        crash_point("before files")
-        folder.write("files.jsonl", rows)
-        crash_point("before last report")
+def write_report(folder: StateFolder, report: Mapping[str, Any]) -> None:
+    """Writes a report beside the ledger."""
     folder.write(REPORT, orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def write_last_report(
+    folder: StateFolder,
+    report: Mapping[str, Any],
+    books: Books,
+    segments: Iterable[Segment],
+    ledger: Mapping[str, SegmentRecord],
+) -> None:
+    """Writes the books of each file, then the last report, and then the mark of a run that is done."""
+    crash_point("before files")
+    rows = (orjson.dumps(row) + b"\n" for row in files_table(segments, ledger))
+    folder.write_pieces("files.jsonl", rows)
+    crash_point("before last report")
+    write_report(folder, report)
     if report["state"] == "done" and books.balanced and books.total.settled:
         crash_point("before success")
         folder.write("_SUCCESS", b"")
@@ -104,25 +117,22 @@ def close_detached(folder: StateFolder, now: float | None = None) -> dict[str, A
         return None
     state = "stopped" if stops else "dry_run" if detached.dry_run else "done" if is_done else "failed"
     report = whole_report(folder, manifest, books, _facts(detached, state, ledger, stops, at))
-    write_report(folder, report, books)
+    write_last_report(folder, report, books, manifest.segments, ledger)
     folder.remove(LEASE)
     folder.remove(DETACHED)
     return report
 
 
-def _facts(
-    detached: Detached, state: str, ledger: Mapping[str, SegmentRecord], stops: Any, at: float
-) -> RunFacts:
-    ended_at = max((record.ended_at for record in ledger.values()), default=at)
+def _facts(detached: Detached, state: str, ledger: RecordFile, stops: Any, at: float) -> RunFacts:
     return RunFacts(
         state,
         detached.started_at,
-        ended_at,
+        ledger.ended_at or at,
         stops,
         allow_dead_letters=ErrorLimit.parse(detached.allow_dead_letters),
         dry_run=detached.dry_run,
         sent_before=detached.sent_before,
-        sending_s=sending_seconds(ledger.values(), detached.started_at),
+        sending_s=ledger.sending_seconds(detached.started_at),
         resumed=detached.resumed,
         new_files=detached.new_files,
     )

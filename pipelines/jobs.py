@@ -18,6 +18,7 @@ import orjson
 from mixpanel_http.crash_points import crash_point
 from pipelines import signals
 from pipelines.backfill import Launch, Watch, new_run_id, prepare_launch, run_launch
+from pipelines.books import Books
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
 from pipelines.heartbeat import SUPERSEDED, Heartbeat, beating
@@ -26,7 +27,7 @@ from pipelines.lease import Lease, take_lease
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.plan import NothingMatched
 from pipelines.replay import copy_letters, letters_of, reading_letters, replaying
-from pipelines.report import Books, ExitCode, RunFacts, make_report
+from pipelines.report import ExitCode, RunFacts, make_report
 from pipelines.resuming import RunMismatch, absolute, check_run_id
 from pipelines.stages import (
     Stage,

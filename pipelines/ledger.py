@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from mixpanel_http.crash_points import crash_point
@@ -33,6 +34,7 @@ from pipelines.ledger_lines import (
     summarise,
     unseal,
 )
+from pipelines.record_file import RecordFile
 from pipelines.state import StateFolder
 from pipelines.versions import check_worker
 from transforms.elements import EarlierSends, attempt_began_at
@@ -194,7 +196,7 @@ class Ledger:
         return self._begun.get(segment, [])
 
 
-def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
+def read_ledger(folder: StateFolder, run: str = "") -> RecordFile:
     """Returns what the ledger knows of each segment that was begun.
 
     Raises:
@@ -214,18 +216,18 @@ def read_ledger(folder: StateFolder, run: str = "") -> dict[str, SegmentRecord]:
         if known.settled or known.open:
             record = summarise(segment, (*known.settled.values(), *known.open), known.dead)
             record.began_at, record.ended_at = known.began_at, known.ended_at
-            found[segment] = record
+            found.put(record)
     return found
 
 
-def _done(folder: StateFolder, run: str, names: list[str], letters: Letters) -> dict[str, SegmentRecord]:
+def _done(folder: StateFolder, run: str, names: list[str], letters: Letters) -> RecordFile:
     """Returns the segments that are done, by the first believable of these completions.
 
     Their samples of ids are added up at once, and stand with one of them: each alone takes much room.
     """
     digest = read_digest(folder, run)
     read = folder.read_all([name for name in names if name not in digest])
-    found: dict[str, SegmentRecord] = {}
+    found = RecordFile()
     sample = IdSample()
     for name in names:
         segment = segment_of(name)
@@ -235,9 +237,10 @@ def _done(folder: StateFolder, run: str, names: list[str], letters: Letters) -> 
         sample.merge(record.sample_level, record.sample)
         record.sample_level, record.sample = 0, {}
         record.completion = name
-        found[segment] = record
-    for record in list(found.values())[:1]:
+        found.put(record)
+    for record in islice(found.values(), 1):
         record.sample_level, record.sample = sample.level, sample.counts
+        found.put(record)
     return found
 
 

@@ -204,6 +204,35 @@ def done_record(segment: str, values: Mapping[str, Any]) -> SegmentRecord | None
         return None
 
 
+def record_values(record: SegmentRecord) -> dict[str, Any]:
+    """Returns all of a record as JSON values, whether its segment is done or not."""
+    return {
+        **done_values(record),
+        "done": record.done,
+        "undelivered": [_file_values(file) for file in record.undelivered],
+        "ambiguous": [_file_values(file) for file in record.ambiguous],
+        "began": [record.began_at, record.ended_at],
+        "completion": record.completion,
+        "digested": record.digested,
+    }
+
+
+def stored_record(values: Mapping[str, Any]) -> SegmentRecord:
+    """Returns what `record_values` made values of.
+
+    Raises:
+        ValueError: if they are of something else.
+    """
+    record = done_record(values["segment"], values)
+    if record is None:
+        raise ValueError("no record of a segment")
+    record.done, record.completion, record.digested = values["done"], values["completion"], values["digested"]
+    record.undelivered = tuple(DeadFile(*file) for file in values["undelivered"])
+    record.ambiguous = tuple(DeadFile(*file) for file in values["ambiguous"])
+    record.began_at, record.ended_at = values["began"]
+    return record
+
+
 def summarise(segment: str, blocks: Iterable[BlockRecord], dead: Iterable[DeadFile]) -> SegmentRecord:
     """Returns a segment's record, not done yet, from its blocks and their committed letters."""
     tally = Tally()

@@ -65,7 +65,7 @@ class Listing(Collection[SourceFile]):
         return int(count)
 
     def __contains__(self, file: object) -> bool:
-        return isinstance(file, SourceFile) and any(file == mine for mine in self)
+        return isinstance(file, SourceFile) and self.find(file.uri) == file
 
     def __iter__(self) -> Iterator[SourceFile]:
         """Yields the files, by partition in the order that was asked for, then by name."""
@@ -73,6 +73,23 @@ class Listing(Collection[SourceFile]):
         for date, uri, size, version in self._database.execute(query):
             day = dt.date.fromisoformat(date) if date else None
             yield SourceFile(day, uri.decode("utf-8", "surrogateescape"), size, version)
+
+    def find(self, uri: str) -> SourceFile | None:
+        """Returns the file of that name, or None."""
+        query = "SELECT date, size, version FROM files WHERE uri = ?"
+        found = self._database.execute(query, (_packed(uri),)).fetchone()
+        if found is None:
+            return None
+        date, size, version = found
+        return SourceFile(dt.date.fromisoformat(date) if date else None, uri, size, version)
+
+    def drop(self, uris: Iterable[str]) -> None:
+        """Forgets files by their names, those that are there."""
+        rows = ((_packed(uri),) for uri in uris)
+        while batch := list(itertools.islice(rows, _BATCH)):
+            self._database.execute("BEGIN")
+            self._database.executemany("DELETE FROM files WHERE uri = ?", batch)
+            self._database.execute("COMMIT")
 
     @property
     def bytes(self) -> int:

@@ -1,20 +1,19 @@
-"""The report of a run, computed from the ledger alone: books, exit code, JSON and the page a person reads."""
+"""The report of a run, computed from its books alone: exit code and JSON."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
 from mixpanel_http.delivery import Stop
-from mixpanel_http.insert_ids import IdSample
-from pipelines.ledger import ErrorLimit, SegmentRecord
+from pipelines.books import Books
+from pipelines.ledger import ErrorLimit
 from pipelines.manifest import Manifest
-from transforms.elements import FileNote, Segment
-from transforms.tally import OUTCOMES, Counts, Tally
+from transforms.tally import OUTCOMES, Tally
 
 
 class ExitCode(IntEnum):
@@ -47,113 +46,6 @@ SEVERITY: Final = (
     ExitCode.UNDELIVERED,
     ExitCode.DEAD_LETTERS,
 )
-
-
-@dataclass(slots=True)
-class Books:
-    """The ledger, added up.
-
-    Attributes:
-        tally: everything over all segments (its parts are not used).
-        total: outcomes over all records.
-        by_file: outcomes by file.
-        notes: how reading ended, by file part.
-        segments_done: segments whose completion is committed.
-        files_done: files that need not be read again.
-        files_read: files that were read to their end, or as far as they can be.
-        sample_whole: whether every stamped id is in the sample; those of an attempt that ended early are not.
-        unbalanced: files or segments whose numbers do not add up, with what is wrong.
-    """
-
-    tally: Tally = field(default_factory=Tally)
-    total: Counts = field(default_factory=Counts)
-    by_file: dict[str, Counts] = field(default_factory=dict)
-    notes: list[FileNote] = field(default_factory=list)
-    dead_files: list[str] = field(default_factory=list)
-    dead_records: int = 0
-    undelivered_files: list[str] = field(default_factory=list)
-    undelivered_records: int = 0
-    ambiguous_files: list[str] = field(default_factory=list)
-    ambiguous_records: int = 0
-    segments_done: int = 0
-    files_done: int = 0
-    files_read: int = 0
-    sample: IdSample = field(default_factory=IdSample)
-    sample_whole: bool = True
-    unbalanced: list[str] = field(default_factory=list)
-
-    @property
-    def balanced(self) -> bool:
-        """True if every record has exactly one outcome, per file and in total."""
-        return not self.unbalanced
-
-
-def close_books(segments: Sequence[Segment], ledger: Mapping[str, SegmentRecord]) -> Books:
-    """Returns the ledger added up, with everything that does not add up named."""
-    books = Books()
-    files = _FileCount()
-    for segment in segments:
-        record = ledger.get(segment.id)
-        is_done = record is not None and record.done
-        for part in segment.parts:
-            files.add(part.uri, is_done, record is not None and bool(record.notes))
-        if record is not None:
-            _add_segment(books, segment, record)
-    books.files_done, books.files_read = files.counts()
-    for name in ("read", "expanded", *OUTCOMES):
-        setattr(books.total, name, sum(getattr(counts, name) for counts in books.by_file.values()))
-    books.unbalanced += [uri for uri, counts in books.by_file.items() if not counts.balanced]
-    if books.dead_records != books.total.dead_lettered:
-        books.unbalanced.append(
-            f"{books.total.dead_lettered} dead letters are counted, {books.dead_records} written"
-        )
-    if books.undelivered_records != books.total.undelivered:
-        books.unbalanced.append(
-            f"{books.total.undelivered} undelivered records are counted, {books.undelivered_records} written"
-        )
-    if books.ambiguous_records != books.total.ambiguous:
-        books.unbalanced.append(
-            f"{books.total.ambiguous} ambiguous records are counted, {books.ambiguous_records} written"
-        )
-    return books
-
-
-class _FileCount:
-    """Counts files of which all parts are done, or read; the parts of a file stand side by side in a plan."""
-
-    def __init__(self) -> None:
-        self._uri: str | None = None
-        self._is_done = self._is_read = False
-        self._done = self._read = 0
-
-    def add(self, uri: str, is_done: bool, is_read: bool) -> None:
-        if uri == self._uri:
-            self._is_done &= is_done
-            self._is_read &= is_read
-            return
-        self._done, self._read = self.counts()
-        self._uri, self._is_done, self._is_read = uri, is_done, is_read
-
-    def counts(self) -> tuple[int, int]:
-        return self._done + self._is_done, self._read + self._is_read
-
-
-def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:
-    books.tally.add_apart_from_parts(record.tally)
-    books.notes += record.notes
-    books.dead_files += [file.name for file in record.dead]
-    books.dead_records += sum(file.records for file in record.dead)
-    books.undelivered_files += [file.name for file in record.undelivered]
-    books.undelivered_records += sum(file.records for file in record.undelivered)
-    books.ambiguous_files += [file.name for file in record.ambiguous]
-    books.ambiguous_records += sum(file.records for file in record.ambiguous)
-    books.sample.merge(record.sample_level, record.sample)
-    books.sample_whole = books.sample_whole and record.sample_whole
-    books.segments_done += record.done
-    for index, counts in record.tally.parts.items():
-        books.by_file.setdefault(segment.parts[index].uri, Counts()).add(counts)
-    if record.done and sum(note.lines for note in record.notes) != record.tally.lines:
-        books.unbalanced.append(f"segment {segment.id}: lines read and lines accounted for differ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +81,6 @@ class RunFacts:
     new_files: int = 0
 
 
-def sending_seconds(records: Iterable[SegmentRecord], since: float) -> float:
-    """Returns the seconds in which blocks were read and sent: Beam's start and end are not in it."""
-    ours = [record for record in records if record.ended_at >= since]
-    if not ours:
-        return 0.0
-    began_at = max(since, min(record.began_at for record in ours))
-    return max(record.ended_at for record in ours) - began_at
-
-
 def exit_code(books: Books, manifest: Manifest, facts: RunFacts) -> ExitCode:
     """Returns the exit code: of everything that applies, the most severe."""
     applies: set[ExitCode] = set()
@@ -210,7 +93,7 @@ def exit_code(books: Books, manifest: Manifest, facts: RunFacts) -> ExitCode:
         applies.add(ExitCode.STOPPED_BY_LIMIT if stop.limit else for_good)
     if facts.failure is not None and not facts.stops:
         applies.add(ExitCode.BUG)
-    if any(note.problem for note in books.notes):
+    if books.damaged:
         applies.add(ExitCode.DAMAGED_INPUT)
     total = books.total
     unfinished = books.segments_done < len(manifest.segments) and not facts.dry_run
@@ -231,8 +114,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
     seconds = max(facts.sending_s, 1e-3)
     damaged = [
         {"uri": n.uri, "problem": n.problem, "offset": n.offset, "detail": n.detail, "lines": n.lines}
-        for n in books.notes
-        if n.problem
+        for n in books.damaged
     ]
     return {
         "v": 1,
@@ -247,7 +129,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
             "expanded": total.expanded,
             **{name: getattr(total, name) for name in OUTCOMES},
             "balanced": books.balanced,
-            "unbalanced": books.unbalanced[:100],
+            "unbalanced": books.unbalanced,
         },
         "dead_letters": {
             "by_reason": dict(Counter(tally.by_reason).most_common()),
@@ -300,12 +182,6 @@ def _by_endpoint(tally: Tally) -> dict[str, dict[str, int]]:
         endpoint, _, outcome = name.partition(".")
         found.setdefault(endpoint, {})[outcome] = count
     return found
-
-
-def files_table(books: Books) -> Iterable[dict[str, Any]]:
-    """Yields the books of each file, for files.jsonl."""
-    for uri, counts in books.by_file.items():
-        yield {"uri": uri, **counts.to_json(), "balanced": counts.balanced}
 
 
 def _iso(seconds: float) -> str:

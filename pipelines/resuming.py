@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
 from mixpanel_http.insert_ids import RECIPE
 from pipelines.config import RUN_ID, Config
-from pipelines.ledger import SegmentRecord
-from pipelines.listing import SourceFile
-from pipelines.manifest import Manifest, add_to_manifest
+from pipelines.listing import Listing, SourceFile
+from pipelines.manifest import Manifest, ManifestUnusable, add_to_manifest
 from pipelines.plan import NothingMatched, SourcePattern, list_files, plan_segments
+from pipelines.record_file import RecordFile
+from pipelines.segment_file import SegmentFile, line_of
 from pipelines.state import StateFolder
 from pipelines.table_files import table_problems, table_segments
 from transforms.elements import FilePart, Segment
@@ -107,27 +108,57 @@ def check_settings(manifest: Manifest, config: Config) -> None:
         )
 
 
-def check_files(
-    manifest: Manifest, ledger: Mapping[str, SegmentRecord], files: Collection[SourceFile]
-) -> None:
+def check_segments(folder: StateFolder, manifest: Manifest, ledger: RecordFile) -> None:
+    """Refuses to go on with a ledger of more than the manifest tells.
+
+    Raises:
+        ManifestUnusable: with a segment that only the ledger knows.
+    """
+    if len(ledger) == sum(segment.id in ledger for segment in manifest.segments):
+        return
+    known = {segment.id for segment in manifest.segments}
+    raise ManifestUnusable(
+        f"{folder.uri}: the ledger knows segments that the manifest does not, like "
+        f"{next(id_ for id_ in ledger if id_ not in known)}: a part of the manifest is missing"
+    )
+
+
+def check_files(manifest: Manifest, ledger: RecordFile, files: Listing) -> None:
     """Refuses to go on where a file that is not done yet is another one now.
 
     Raises:
         RunMismatch: with a line for each such file.
     """
-    now = {file.uri: file for file in files}
-    left = [s for s in manifest.segments if s.id not in ledger or not ledger[s.id].done]
-    problems = []
-    for uri, part in {part.uri: part for segment in left for part in segment.parts}.items():
-        file = now.get(uri)
-        if file is not None and (file.size, file.version) != (part.size, part.version):
+    left = (segment for segment in manifest.segments if not ledger.is_done(segment.id))
+    problems, count = [], 0
+    for part in _files_of(left):
+        file = files.find(part.uri)
+        if file is None or (file.size, file.version) == (part.size, part.version):
+            continue
+        count += 1
+        if count <= MOST_NAMED:
             problems.append(
-                f"{uri}: has changed since the run was planned ({_difference(part, file)}); "
+                f"{part.uri}: has changed since the run was planned ({_difference(part, file)}); "
                 "start a new run for it"
             )
     if problems:
-        more = [f"and {len(problems) - MOST_NAMED:,} more files"] if len(problems) > MOST_NAMED else []
-        raise RunMismatch("\n".join([*problems[:MOST_NAMED], *more]))
+        more = [f"and {count - MOST_NAMED:,} more files"] if count > MOST_NAMED else []
+        raise RunMismatch("\n".join([*problems, *more]))
+
+
+def count_new(manifest: Manifest, files: Listing) -> int:
+    """Returns how many files are no part of a run."""
+    return len(files) - sum(files.find(part.uri) is not None for part in _files_of(manifest.segments))
+
+
+def _files_of(segments: Iterable[Segment]) -> Iterator[FilePart]:
+    """Yields a part of each file; those of one file stand side by side in a plan."""
+    last = None
+    for segment in segments:
+        for part in segment.parts:
+            if part.uri != last:
+                yield part
+            last = part.uri
 
 
 def _difference(part: FilePart, file: SourceFile) -> str:
@@ -136,7 +167,7 @@ def _difference(part: FilePart, file: SourceFile) -> str:
     return f"its version was {part.version or 'unknown'}, now {file.version or 'unknown'}"
 
 
-def listed_now(config: Config) -> Collection[SourceFile]:
+def listed_now(config: Config) -> Listing:
     """Returns the files that match now; none is no reason not to go on.
 
     Raises:
@@ -145,7 +176,7 @@ def listed_now(config: Config) -> Collection[SourceFile]:
     try:
         return list_files(pattern_of(config), Storage(config.source.storage_options))
     except NothingMatched:
-        return []
+        return Listing()
 
 
 def segments_of(config: Config, files: Collection[SourceFile]) -> Iterator[Segment]:
@@ -163,21 +194,18 @@ def segments_of(config: Config, files: Collection[SourceFile]) -> Iterator[Segme
     return plan_segments(files, Storage(config.source.storage_options), config.format_choice())
 
 
-def take_new_files(
-    config: Config, folder: StateFolder, manifest: Manifest, files: Collection[SourceFile]
-) -> Manifest:
-    """Adds files to a run that were not there when it was planned, and returns its manifest then."""
-    known = {part.uri for segment in manifest.segments for part in segment.parts}
-    new = [file for file in files if file.uri not in known]
-    if not new:
+def take_new_files(config: Config, folder: StateFolder, manifest: Manifest, files: Listing) -> Manifest:
+    """Adds files to a run that were not there when it was planned, and returns its manifest then.
+
+    What is no new file is dropped from the list.
+    """
+    files.drop(part.uri for part in _files_of(manifest.segments))
+    if not len(files):
         return manifest
     first = 1 + max((int(segment.id) for segment in manifest.segments), default=-1)
-    segments = tuple(
-        Segment(f"{first + int(segment.id):07d}", segment.parts) for segment in segments_of(config, new)
-    )
-    added = dataclasses.replace(
-        manifest, files=len(new), bytes=sum(file.size for file in new), segments=segments
-    )
+    new = (Segment(f"{first + int(segment.id):07d}", segment.parts) for segment in segments_of(config, files))
+    segments = SegmentFile(map(line_of, new))
+    added = dataclasses.replace(manifest, files=len(files), bytes=files.bytes, segments=segments)
     return add_to_manifest(folder, manifest, added)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from pipelines.books import close_books
 from pipelines.closing import close_detached
 from pipelines.crew import read_crew, together
 from pipelines.heartbeat import NOW
@@ -18,7 +19,6 @@ from pipelines.lease import holder, is_stale
 from pipelines.ledger import read_ledger
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import ManifestUnusable, read_manifest
-from pipelines.report import close_books
 from pipelines.stages import has_stages, read_stages
 from pipelines.state import StateFolder
 
@@ -55,9 +55,10 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
     state = _state(folder, report, now())
     beat = _beat(folder, now())
     running = state == "running"
-    sizes = {segment.id: sum(part.bytes for part in segment.parts) for segment in manifest.segments}
     done = sum(
-        _bytes_done(sizes[id_], record.done, record.tally.bytes_sent) for id_, record in ledger.items()
+        _bytes_done(sum(part.bytes for part in segment.parts), record.done, record.tally.bytes_sent)
+        for segment in manifest.segments
+        if (record := ledger.get(segment.id)) is not None
     )
     rate = float(beat.get("events_per_second", 0.0)) if running else 0.0
     requests = sum(books.tally.requests.values())

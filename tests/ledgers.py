@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.receipts import Receipt
+from pipelines.books import Books, close_books
 from pipelines.digest import write_digest
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.ledger_lines import SegmentRecord
-from pipelines.report import Books, close_books
 from pipelines.state import StateFolder
 from transforms.elements import EncodedBlock, FilePart, Segment, new_attempt_id
 from transforms.encode_requests import encode_requests
@@ -94,7 +94,7 @@ class Work:
                 attempt.close()
         return count
 
-    def known(self) -> dict[str, SegmentRecord]:
+    def known(self) -> Mapping[str, SegmentRecord]:
         """Returns what the ledger says."""
         return read_ledger(self.folder, RUN)
 

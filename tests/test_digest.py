@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.attempt import Attempt
+from pipelines.books import close_books
 from pipelines.digest import FOLDER, read_digest, write_digest
 from pipelines.ledger import SegmentRecord, read_ledger
-from pipelines.report import close_books
 from pipelines.state import StateFolder
 from transforms.elements import BlockOutcome, FilePart, Segment, new_attempt_id
 from transforms.tally import Counts, Tally
@@ -50,7 +50,7 @@ def told(ledger: Mapping[str, SegmentRecord]) -> Iterator[object]:
     yield books.sample.counts, books.sample.level, books.sample_whole, books.unbalanced, books.total
 
 
-def without_digest(folder: StateFolder) -> dict[str, SegmentRecord]:
+def without_digest(folder: StateFolder) -> Mapping[str, SegmentRecord]:
     """Returns what the completions say themselves."""
     for name in folder.names(FOLDER):
         folder.remove(name)

@@ -29,8 +29,8 @@ from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.retrying import RetryPolicy, Surroundings
 from mixpanel_http.secret_refs import SecretRef
+from pipelines.books import Books, close_books
 from pipelines.ledger import Ledger, read_ledger
-from pipelines.report import Books, close_books
 from pipelines.state import StateFolder
 from transforms import drain
 from transforms.elements import Block, BlockOutcome, EncodedBlock, FilePart, Segment, Span

@@ -115,7 +115,7 @@ def test_what_could_not_be_read_is_read_later_and_nothing_counts_twice(
     assert max(Counter(work.letters()).values(), default=1) == 1
     assert len(work.letters()) == books.total.dead_lettered
     if first_blocks < 100:
-        assert {note.uri for note in books.notes if note.problem} == broken
+        assert {note.uri for note in books.damaged} == broken
     work.filesystem = local
     work.start(last_blocks)
     work.start()

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.books import close_books
 from pipelines.listing import Listing, SourceFile
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
-from pipelines.report import close_books
 from pipelines.segment_file import SegmentFile, line_of, read_line
 from pipelines.state import StateFolder
 from tests.servers import S3Server
@@ -115,3 +115,15 @@ def test_files_whose_parts_are_in_several_segments_count_once() -> None:
         Segment("1", (FilePart("/a", 10, "1", 5, 10), FilePart("/b", 1, "1"))),
     ]
     assert close_books(split, {}).files_done == 0
+
+
+def test_files_are_found_and_dropped_by_their_names() -> None:
+    names = ["/a", "/ä", "/\udcff"]
+    files = [SourceFile(None, name, number, "v") for number, name in enumerate(names)]
+    listing = Listing()
+    listing.add(files)
+
+    assert [listing.find(name) for name in (*names, "/none")] == [*files, None]
+    assert files[1] in listing
+    listing.drop(["/a", "/none", "/\udcff"])
+    assert list(listing) == [files[1]]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mixpanel_http.receipts import Stop
+from pipelines.books import close_books
 from pipelines.ledger_lines import DeadFile, SegmentRecord
 from pipelines.manifest import Manifest
-from pipelines.report import ExitCode, RunFacts, close_books, exit_code, make_report, sending_seconds
+from pipelines.record_file import RecordFile
+from pipelines.report import ExitCode, RunFacts, exit_code, make_report
 from pipelines.summary import summary
 from transforms.elements import FileNote, FilePart, Segment
 from transforms.tally import Counts, Tally
@@ -69,12 +73,13 @@ def test_a_running_report_has_no_exit_code_yet() -> None:
 
 
 def test_the_rate_is_over_the_time_in_which_this_start_sent() -> None:
-    before, first, second = record(read=1), record(read=1), record(read=1)
+    before, first, second = (replace(record(read=1), segment=f"{n:07d}") for n in range(3))
     before.began_at, before.ended_at = 10.0, 20.0
     first.began_at, first.ended_at = 103.0, 110.0
     second.began_at, second.ended_at = 105.0, 123.0
-    assert sending_seconds([before, first, second], since=100.0) == 20.0
-    assert sending_seconds([before], since=100.0) == 0.0
+    assert RecordFile([before, first, second]).sending_seconds(100.0) == 20.0
+    assert RecordFile([before]).sending_seconds(100.0) == 0.0
+    assert RecordFile().sending_seconds(100.0) == 0.0
     facts = RunFacts("done", 100.0, 130.0, sent_before=4, sending_s=2.0)
     report = make_report(MANIFEST, close_books(MANIFEST.segments, {GOOD.segment: GOOD}), facts)
     assert report["rate"] == {"events_per_second": 3.0, "seconds": 2.0}

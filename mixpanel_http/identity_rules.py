@@ -18,8 +18,8 @@ import xxhash
 
 from mixpanel_http import limits
 from mixpanel_http.endpoints import TO_EVENTS
-from mixpanel_http.event_blocks import PreparedRecords
 from mixpanel_http.event_rules import IdentityModel, Place, decode_object, decode_value
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.verdicts import Reason, RecordRefused, Rejection
 
 # https://docs.mixpanel.com/docs/tracking-methods/id-management/identifying-users-original

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from mixpanel_http.event_blocks import PreparedRecords, prepare_events
+from mixpanel_http.event_blocks import prepare_events
 from mixpanel_http.event_rules import EventRules, Place
 from mixpanel_http.identity_rules import IdentityRules, PrepareIdentity
 from mixpanel_http.mixed_records import MixedRules, PrepareMixed
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.profile_blocks import prepare_updates
 from mixpanel_http.profile_rules import ProfileRules
 

@@ -19,9 +19,10 @@ import xxhash
 
 from mixpanel_http import limits
 from mixpanel_http.endpoints import TO_EVENTS
-from mixpanel_http.event_blocks import PreparedRecords, prepare_events
+from mixpanel_http.event_blocks import prepare_events
 from mixpanel_http.event_rules import EventRules, Place
 from mixpanel_http.identity_rules import IdentityRules, PrepareIdentity
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.profile_blocks import prepare_updates
 from mixpanel_http.profile_rules import OPERATIONS, ProfileRules
 from mixpanel_http.verdicts import Reason, Rejection

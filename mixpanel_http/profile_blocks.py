@@ -18,8 +18,9 @@ import xxhash
 
 from mixpanel_http.block_checks import disallowed_ids, is_utf8
 from mixpanel_http.endpoints import TO_GROUPS, TO_PEOPLE, TO_PEOPLE_ONCE
-from mixpanel_http.event_blocks import PreparedRecords, pieces_of
+from mixpanel_http.event_pieces import pieces_of
 from mixpanel_http.event_rules import DEFAULTED_IP, Place
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.profile_rules import (
     KEPT_LAST_SEEN,
     MODIFIERS,

@@ -10,7 +10,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_http.event_blocks import PreparedRecords
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.verdicts import Rejection
 from tests.steps import shown_settings, step_pipeline
 from transforms.elements import Block, EncodedBlock, EncodedRequest, PreparedBlock, Span

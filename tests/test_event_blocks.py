@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixpanel_http.event_blocks import PreparedRecords, prepare_events
+from mixpanel_http.event_blocks import prepare_events
+from mixpanel_http.event_pieces import prepare_by_pieces
 from mixpanel_http.event_rules import (
     DEFAULTED_IP,
     STAMPED_ID,
@@ -18,7 +19,9 @@ from mixpanel_http.event_rules import (
     Place,
     check_event,
 )
+from mixpanel_http.event_scan import IS_BUILT, prepare_by_scan
 from mixpanel_http.insert_ids import InsertIdPolicy
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.verdicts import RecordRefused, Rejection
 from tests.events import GIVEN_ID, GONE, NOW, event, line, tokens
 
@@ -36,6 +39,7 @@ RULES = [
     for policy, identity, default_ip in product(POLICIES, MODELS, (True, False))
 ]
 ORDINARY = EventRules()
+WAYS = [prepare_by_pieces, *([prepare_by_scan] if IS_BUILT else [])]
 
 
 def place(index: int) -> Place:
@@ -43,8 +47,14 @@ def place(index: int) -> Place:
 
 
 def assert_each_line_is_judged_as_if_alone(raw: bytes, rules: EventRules) -> PreparedRecords:
-    """Prepares a block, holds it against the judge line by line, and returns it."""
-    prepared = prepare_events(raw, rules, NOW, place)
+    """Prepares a block in every way, holds each against the judge line by line, and returns the last."""
+    for prepare in WAYS if raw else [prepare_events]:
+        prepared = prepare(raw, rules, NOW, place)
+        assert_is_as_judged(prepared, raw, rules)
+    return prepared
+
+
+def assert_is_as_judged(prepared: PreparedRecords, raw: bytes, rules: EventRules) -> None:
     lines = raw.removesuffix(b"\n").split(b"\n") if raw else []
     kept: list[int] = []
     records: list[bytes] = []
@@ -73,7 +83,6 @@ def assert_each_line_is_judged_as_if_alone(raw: bytes, rules: EventRules) -> Pre
     assert [tokens(record) for record in sent] == [tokens(record) for record in records]
     for index, record in zip(kept, sent, strict=True):
         assert_only_stamps_differ(lines[index], record)
-    return prepared
 
 
 def assert_only_stamps_differ(given: bytes, sent: bytes) -> None:
@@ -146,6 +155,15 @@ MISLEADING: dict[str, bytes] = {
     "ip nested": b'{"event":"e","properties":{%b,"a":{"ip":1}}}' % _P,
     "ip null": b'{"event":"e","properties":{%b,"ip":null}}' % _P,
     "ip deep": b'{"event":"e","properties":{%b,"ip":[[[[]]]]}}' % _P,
+    "a user, no distinct_id": b'{"event":"e","properties":{"time":1700000000,"$user_id":"u"}}',
+    "a device, no distinct_id": b'{"event":"e","properties":{"time":1700000000,"$device_id":"\\u0061"}}',
+    "neither user nor device": b'{"event":"e","properties":{"time":1700000000,"$device_id":"","$user_id":7}}',
+    "a user, then none": b'{"event":"e","properties":{"time":1700000000,"$user_id":"u","$user_id":""}}',
+    "a user, bad distinct_id": b'{"event":"e","properties":{%b,"$user_id":"u"}}' % _BAD,
+    "name in another script": '{"event":"購入","properties":{%s}}'.replace("%s", _P.decode()).encode(),
+    "name of wide blanks": '{"event":"\u3000\u2003\u00a0","properties":{%s}}'.replace(
+        "%s", _P.decode()
+    ).encode(),
     "solidus escaped": b'{"event":"e","properties":{%b,"a":"http:\\/\\/"}}' % _P,
     "quote escaped before": b'{"a":"\\\\","event":"e","properties":{%b}}' % _P,
     "unicode": line(event(a="\0", ip=GONE)).replace(b"Signup", "é\u2028\U0001f600".encode()),
@@ -438,7 +456,7 @@ def test_a_stamp_goes_behind_the_other_properties_and_moves_nothing() -> None:
     ids=["properties first", "a blank at the end", "another object behind"],
 )
 def test_where_the_properties_do_not_end_the_line_a_stamp_goes_before_them(line: bytes) -> None:
-    prepared = prepare_events(line, ORDINARY, NOW)
+    prepared = prepare_by_pieces(line, ORDINARY, NOW)
     (made,) = prepared.stamped_ids
 
     assert prepared.body == line.replace(

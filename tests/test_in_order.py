@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixpanel_http.endpoints import ROUTES, TO_EVENTS, TO_GROUPS, TO_PEOPLE, TO_PEOPLE_ONCE
-from mixpanel_http.event_blocks import PreparedRecords
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.verdicts import Rejection
 from transforms.block_outcomes import outcome_of

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mixpanel_http.event_blocks import PreparedRecords, prepare_events
+from mixpanel_http.event_blocks import prepare_events
 from mixpanel_http.event_rules import EventRules, check_event
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.verdicts import RecordRefused
 from tests.backfills import Backfills
 from tests.events import NOW, event, line

@@ -34,7 +34,7 @@ ARROWS = {
 # Neither made by hand nor part of what is released.
 NOT_OURS = shutil.ignore_patterns(
     *(".git", ".venv*", ".*_cache", ".hypothesis", ".backfill", ".bench"),
-    *("__pycache__", "*.egg-info", "build", "dist"),
+    *("__pycache__", "*.egg-info", "build", "dist", "*.so"),
 )
 
 
@@ -158,9 +158,10 @@ def test_the_sdist_holds_what_a_worker_needs_and_no_more(tmp_path: Path) -> None
     assert archive.name == "mixpanel_backfill-0.1.0.tar.gz"
     about = {name for name in held if name.startswith("mixpanel_backfill.egg-info/")}
     code = {str(path.relative_to(ROOT)) for part in (*PACKAGES, "run_backfill") for path in _sources(part)}
-    typed = {str(path.relative_to(ROOT)) for path in _files("py.typed")}
+    typed = {str(path.relative_to(ROOT)) for name in ("py.typed", "*.pyi") for path in _files(name)}
+    native = {str(path.relative_to(ROOT)) for path in _files("*", ROOT / "native")}
     tools = {"LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "setup.py"}
-    assert held - about == code | typed | tools
+    assert held - about == code | typed | native | tools
 
 
 def test_a_package_holds_nothing_that_the_sdist_would_lose() -> None:
@@ -168,7 +169,7 @@ def test_a_package_holds_nothing_that_the_sdist_would_lose() -> None:
         path
         for part in PACKAGES
         for path in _files("*", ROOT / part)
-        if path.suffix != ".py" and path.name != "py.typed"
+        if path.suffix not in (".py", ".pyi") and path.name != "py.typed"
     ]
 
     assert not lost, "name these in setup.py's package_data, and here"

@@ -8,9 +8,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from mixpanel_http.event_blocks import PreparedRecords
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.insert_ids import InsertIdPolicy
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.verdicts import Reason
 from tests.events import GONE, NOW, event, line
 from tests.files import parts_of, read_blocks

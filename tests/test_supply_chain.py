@@ -71,7 +71,7 @@ def test_wheel_and_sdist_are_the_same_bytes_when_built_twice(tmp_path: Path) -> 
 def build(folder: Path, mtime: int) -> dict[str, str]:
     """Builds a copy of the project whose files have another time, and returns the packages' digests."""
     ignored = shutil.ignore_patterns(
-        ".*", "__pycache__", "*.egg-info", "build", "dist", "tests", "requirements"
+        ".*", "__pycache__", "*.egg-info", "*.so", "build", "dist", "tests", "requirements"
     )
     shutil.copytree(ROOT, folder, ignore=ignored)
     for path in folder.rglob("*"):

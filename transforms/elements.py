@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from mixpanel_http.delivery import Stop
-from mixpanel_http.event_blocks import PreparedRecords
+from mixpanel_http.prepared import PreparedRecords
 from record_maps.mapper import MappedLines
 from source_formats.lines import RefusedLine
 from transforms.tally import Tally

@@ -11,7 +11,7 @@ from apache_beam.pvalue import PCollection
 
 from mixpanel_http import limits
 from mixpanel_http.endpoints import compress
-from mixpanel_http.event_blocks import PreparedRecords
+from mixpanel_http.prepared import PreparedRecords
 from transforms.elements import EncodedBlock, EncodedRequest, PreparedBlock
 
 

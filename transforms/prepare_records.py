@@ -11,12 +11,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from mixpanel_http.event_blocks import PreparedRecords, prepare_events
+from mixpanel_http.event_blocks import prepare_events
 from mixpanel_http.event_rules import EventRules, Place
 from mixpanel_http.identity_rules import IdentityRules
 from mixpanel_http.kinds import PrepareBlock, Rules
 from mixpanel_http.long_strings import TRUNCATED, count_truncated
 from mixpanel_http.mixed_records import MixedRules
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.profile_rules import ProfileRules
 from mixpanel_http.verdicts import Reason, Rejection
 from record_maps.mapper import MappedLines

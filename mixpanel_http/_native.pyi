@@ -1,0 +1,78 @@
+"""What the optional C extension offers: the passes over a block's bytes that cost most.
+
+Where it could not be built, `event_scan` is not used; whatever it does is also done by Python.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+class Scanner:
+    """Tells which lines of a block of NDJSON are certainly events that keep all rules.
+
+    Args:
+        identity_events: event names that are not cleared.
+        disallowed_ids: ids that are not cleared, in lower case, in whatever case they come.
+        most_members: properties of an event, and keys or elements of a container in it.
+        most_nesting: containers in the value of a property.
+        most_bytes: of a line.
+        longest_insert_id: characters of `$insert_id`.
+        earliest_s, earliest_ms: the earliest `time`, in either unit.
+
+    Raises:
+        ValueError: if there are too many or too long names.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity_events: Sequence[bytes],
+        disallowed_ids: Sequence[bytes],
+        most_members: int,
+        most_nesting: int,
+        most_bytes: int,
+        longest_insert_id: int,
+        earliest_s: int,
+        earliest_ms: int,
+    ) -> None: ...
+    def scan(self, block: bytes, latest_s: int, simplified: bool, /) -> Scan:
+        """Returns what is known of a block's lines; other threads run meanwhile.
+
+        Args:
+            block: whole lines, the last with or without its newline.
+            latest_s: `time` must be before it, in seconds or milliseconds.
+            simplified: whether `$user_id` or `$device_id` may stand in for `distinct_id`.
+        """
+
+@final
+class Scan:
+    """What is known of a block's lines.
+
+    Attributes:
+        count: lines.
+        suspects: the lines of which nothing is known.
+        without_id: of the others, those without `$insert_id`.
+    """
+
+    count: int
+    suspects: list[int]
+    without_id: list[int]
+
+    def line(self, index: int, /) -> bytes:
+        """Returns a line: a suspect as it is, another without the white space around it."""
+
+    def contents(self) -> list[bytes | None]:
+        """Returns `canonical` of each line in `without_id`."""
+
+    def body(
+        self, ids: list[str | None], judged: list[bytes | None], default_ip: bool, /
+    ) -> tuple[bytes, int]:
+        """Returns the lines with what they lack, joined by newlines, and how many got an `ip`.
+
+        Args:
+            ids: of each line in `without_id` its `$insert_id`, or None to leave the line out.
+            judged: of each suspect what to put in its place, or None to leave it out.
+            default_ip: whether lines without an `ip` get `"ip":0`.
+        """
+
+def canonical(text: bytes, /) -> bytes | None:
+    """Returns `insert_ids.canonical` of a text, or None where that takes a closer look."""

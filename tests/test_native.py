@@ -1,0 +1,171 @@
+"""The C extension: it tells the same as Python or nothing, whatever bytes it is given."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mixpanel_http.insert_ids import canonical_by_parsing
+from tests.events import event, line
+
+native = pytest.importorskip("mixpanel_http._native", reason="the C extension is not built")
+
+NUMBERS = [
+    *("0", "-0", "1", "-1", "01", "1.", ".5", "1.0", "1.50", "0.5", "-0.5", "-0.0", "0.0", "0.00", "100.0"),
+    *("0.1", "0.01", "0.001", "0.0001", "0.00001", "0.00012", "0.000012", "1e5", "1E5", "1e-5", "1.5e300"),
+    *("123456789012345.6", "12345678901234.5", "99999999999999.9", "0.123456789012345", "0.1234567890123456"),
+    *("0.000123456789012345", "9007199254740993", "123456789012345678", "-123456789012345678"),
+    *("1234567890123456789", "12345678901234567890", "9" * 40, "1" + "0" * 400, "5e-324", "1e999", "-"),
+    *("1.7976931348623157e308", "4.35", "0.30000000000000004", "1e", "1e+", "+1", "1.5.5", "NaN", "Infinity"),
+]
+STRINGS = [
+    *(
+        r"\u0041",
+        r"\u00e9",
+        r"\ud83d\ude00",
+        r"\ud83d",
+        r"\ude00",
+        r"\ud83d\u0041",
+        r"\ud83dx",
+        r"\u12",
+        r"\x41",
+    ),
+    *(r"\/", r"\"", r"\\", r"\b\f\n\r\t", r"\u0000", r"\u001f", r"\u007f", r"\u2028", r"\u0022", r"\u005c"),
+    *("é", "😀", "\u2028", "\x7f", "\x1f", "\t", "a" * 7, "a" * 8, "a" * 9, "aaaaaaa\\n", "aaaaaaaé"),
+]
+BROKEN = [
+    *(b"\xff", b"\xc3", b"\xc3\x28", b"\xc0\xaf", b"\xe0\x80\xaf", b"\xed\xa0\x80", b"\xf0\x80\x80\xaf"),
+    *(b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xf0\x9f\x98", b"\x80", b"\xf5\x80\x80\x80"),
+]
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.decimals(allow_nan=False, allow_infinity=False, places=4).map(float)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+spellings = st.fixed_dictionaries(
+    {
+        "ensure_ascii": st.booleans(),
+        "separators": st.sampled_from([(",", ":"), (", ", ": "), (" ,\t", " : ")]),
+    }
+)
+
+
+def expected(text: bytes) -> bytes | None:
+    """What Python makes of a text, or None where it refuses it."""
+    try:
+        return canonical_by_parsing(text)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+
+
+def assert_is_told_truly(text: bytes) -> bool:
+    """Holds an answer against Python's, and returns whether there was one."""
+    told: bytes | None = native.canonical(text)
+    assert told is None or told == expected(text)
+    return told is not None
+
+
+@settings(max_examples=300, deadline=None)
+@given(json_values, spellings)
+@example({"b": 1, "a": {"d": [1.5, {"z": None, "y": True}], "c": "é"}}, {"separators": (", ", ": ")})
+def test_canonical_json_is_that_of_python_or_none(value: Any, spelling: dict[str, Any]) -> None:
+    text = json.dumps(value, **spelling)
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        return
+
+    assert_is_told_truly(text.encode())
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("around", [b"%b", b"[%b]", b'{"a":%b}', b'{"b":0,"a":%b }'])
+def test_numbers_have_their_canonical_spelling(number: str, around: bytes) -> None:
+    assert_is_told_truly(around % number.encode())
+
+
+@pytest.mark.parametrize("content", [*(s.encode() for s in STRINGS), *BROKEN])
+@pytest.mark.parametrize(
+    "around", [b'"%b"', b'["x","%b"]', b'{"a":"%b"}', b'{"%b":1,"a":2}', b'"%b', b'"12345%b"']
+)
+def test_strings_have_their_canonical_spelling(content: bytes, around: bytes) -> None:
+    assert_is_told_truly(around % content)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.decimals(-1e6, 1e6, places=3).map(float))
+def test_a_float_is_spelled_as_python_spells_it(value: float) -> None:
+    told = assert_is_told_truly(repr(value).encode())
+
+    if 1e-3 <= abs(value) < 1e9 and value == round(value, 4):
+        assert told, "an ordinary number needs no second look"
+    assert math.isfinite(value)
+
+
+@pytest.mark.parametrize(
+    "record", [event(), event(a={"b": [1, 2.5, None]}), event(**{"é": "\n", "$x": True})]
+)
+def test_an_ordinary_event_needs_no_second_look(record: dict[str, Any]) -> None:
+    assert assert_is_told_truly(line(record))
+    assert assert_is_told_truly(json.dumps(record, ensure_ascii=True).encode())
+
+
+def test_a_key_that_stands_twice_is_left_to_python() -> None:
+    assert native.canonical(b'{"a":1,"b":2,"a":3}') is None
+    assert native.canonical(b'{"a":1,"\\u0061":3}') is None
+
+
+@pytest.mark.parametrize("size", [63, 64, 65, 100_000])
+def test_deep_nesting_is_left_to_python(size: int) -> None:
+    text = b"[" * size + b"]" * size
+
+    assert native.canonical(text) == (text if size <= 64 else None)
+
+
+@pytest.mark.parametrize("members", [1, 255, 1024, 1025, 5000])
+def test_many_members_are_sorted_or_left_to_python(members: int) -> None:
+    record = {f"key {-index}": index for index in range(members)}
+
+    assert assert_is_told_truly(json.dumps(record).encode()) == (members <= 1024)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_no_damage_to_an_event_is_overlooked(data: st.DataObject) -> None:
+    text = bytearray(line(event(a=[1.5, {"b": "é\\u00e9"}], z="\U0001f600")))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.binary(max_size=2) | st.sampled_from(BROKEN)
+        )
+        if not text:
+            break
+
+    assert_is_told_truly(bytes(text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text('[]{},:"\\u0e1-. \ttrfalsn\n\0é', max_size=40).map(str.encode) | st.binary(max_size=40))
+def test_any_bytes_are_told_truly_or_not_at_all(text: bytes) -> None:
+    assert_is_told_truly(text)
+
+
+def test_too_few_answers_for_a_block_are_an_error() -> None:
+    from mixpanel_http.event_scan import scanner
+
+    assert scanner is not None
+    scan = scanner.scan(line(event(**{"$insert_id": 5})) + b"\nno event", 2_000_000_000, True)
+    with pytest.raises(IndexError):
+        scan.body([], [], True)
+    with pytest.raises(IndexError):
+        scan.line(2)
+    with pytest.raises(TypeError):
+        scanner.scan("text", 0, True)  # type: ignore[arg-type]

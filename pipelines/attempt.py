@@ -24,7 +24,7 @@ from pipelines.ledger_lines import (
 )
 from pipelines.state import LocalLog, StateFolder
 from transforms.elements import BlockOutcome, EarlierSends, attempt_began_at
-from transforms.tally import Counts
+from transforms.tally import Counts, Tally
 
 FOLDER: Final = "ledger"
 DEAD_LETTERS: Final = "dead_letters"
@@ -87,6 +87,7 @@ class Attempt:
     def record(self, outcome: BlockOutcome) -> None:
         """Takes a block's outcome; durable at once on a local disk, within half a minute elsewhere."""
         record = BlockRecord(outcome.ordinal, outcome.tally, outcome.notes, outcome.end, outcome.provisional)
+        self._unwritten.append(record)
         if record.settled:
             self._letters.add(outcome.dead_letters)
         else:
@@ -98,12 +99,15 @@ class Attempt:
             record.ambiguous = self._write_apart(AMBIGUOUS, f"{outcome.ordinal}", outcome.ambiguous)
             record.sends = outcome.sends
         self._blocks[outcome.ordinal] = record
-        self._unwritten.append(record)
         self._sample.add(outcome.stamped_ids)
         if outcome.end:
             self._last_ordinal = outcome.ordinal
         if self._folder.is_local or outcome.once_only or self._is_due():
             self.flush()
+
+    def unrecorded(self) -> Mapping[int, Tally]:
+        """Returns the counts of blocks that have come and are not durable, by ordinal."""
+        return {record.ordinal: record.tally for record in self._unwritten}
 
     def is_complete(self) -> bool:
         """Returns whether every block of the segment has come."""

@@ -70,7 +70,7 @@ from pipelines.resuming import (
 from pipelines.segment_file import SegmentFile, line_of
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.versions import versions_here
-from transforms import activity, drain
+from transforms import activity, drain, unrecorded
 from transforms.elements import new_attempt_id
 from transforms.storage import Storage, path_of
 
@@ -166,6 +166,7 @@ def run_launch(launch: Launch, watch: Watch | None = None) -> dict[str, Any]:
     run = _Run(launch, time.time())
     drain.reset()
     activity.here.reset()
+    unrecorded.here.reset(is_told=True)
     lead(launch.id)
     settings = launch.config
     heart = Heartbeat(
@@ -190,6 +191,7 @@ def run_launch(launch: Launch, watch: Watch | None = None) -> dict[str, Any]:
             return run.finish(failure or heart.problem, signalled.first)
         finally:
             drain.reset()
+            unrecorded.here.reset(is_told=False)
             launch.lease.release()
 
 
@@ -443,7 +445,7 @@ class _Run:
         """Writes a report of what the ledger says now; without a state it is the last one."""
         launch = self._launch
         unchanged = state or not launch.segments_left
-        ledger = launch.before if unchanged else read_ledger(launch.folder, launch.manifest.key)
+        ledger = launch.before if unchanged else self._read_ledger()
         superseded = not state and not launch.lease.is_held()
         books = close_books(launch.manifest.segments, ledger)
         stops = [] if state else read_stops(launch.folder, launch.manifest.key, launch.id)
@@ -475,6 +477,9 @@ class _Run:
         else:
             write_last_report(launch.folder, report, books, launch.manifest.segments, ledger)
         return report
+
+    def _read_ledger(self) -> RecordFile:
+        return read_ledger(self._launch.folder, self._launch.manifest.key, unrecorded.here.blocks())
 
 
 def _state(launch: Launch, failure: str | None, stops: Sequence[object], signal: ExitCode | None) -> str:

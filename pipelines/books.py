@@ -25,6 +25,7 @@ class Books:
     Attributes:
         tally: everything over all segments (its parts are not used).
         total: outcomes over all records.
+        unrecorded: undelivered records of which nothing could be written down.
         damaged: how reading of a file part ended, where something was wrong with it.
         segments_done: segments whose completion is committed.
         files_done: files that need not be read again.
@@ -40,6 +41,7 @@ class Books:
     dead_records: int = 0
     undelivered_files: list[str] = field(default_factory=list)
     undelivered_records: int = 0
+    unrecorded: int = 0
     ambiguous_files: list[str] = field(default_factory=list)
     ambiguous_records: int = 0
     segments_done: int = 0
@@ -121,7 +123,7 @@ def close_books(segments: Iterable[Segment], ledger: Mapping[str, SegmentRecord]
         _add_file(books, file)
     for name, counted, written in (
         ("dead letters", books.total.dead_lettered, books.dead_records),
-        ("undelivered records", books.total.undelivered, books.undelivered_records),
+        ("undelivered records", books.total.undelivered, books.undelivered_records + books.unrecorded),
         ("ambiguous records", books.total.ambiguous, books.ambiguous_records),
     ):
         if counted != written:
@@ -159,6 +161,7 @@ def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:
     books.dead_records += sum(file.records for file in record.dead)
     books.undelivered_files += [file.name for file in record.undelivered]
     books.undelivered_records += sum(file.records for file in record.undelivered)
+    books.unrecorded += record.unrecorded
     books.ambiguous_files += [file.name for file in record.ambiguous]
     books.ambiguous_records += sum(file.records for file in record.ambiguous)
     books.sample.merge(record.sample_level, record.sample)

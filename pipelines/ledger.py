@@ -38,7 +38,7 @@ from pipelines.record_file import RecordFile
 from pipelines.state import StateFolder
 from pipelines.versions import check_worker
 from transforms.elements import EarlierSends, attempt_began_at
-from transforms.tally import Counts
+from transforms.tally import Counts, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +196,15 @@ class Ledger:
         return self._begun.get(segment, [])
 
 
-def read_ledger(folder: StateFolder, run: str = "") -> RecordFile:
+def read_ledger(
+    folder: StateFolder, run: str = "", unrecorded: Mapping[str, Mapping[int, Tally]] | None = None
+) -> RecordFile:
     """Returns what the ledger knows of each segment that was begun.
+
+    Args:
+        folder: the run's folder.
+        run: the run's identity.
+        unrecorded: the counts of blocks that could not be written down, by segment and ordinal.
 
     Raises:
         StateUnusable: if the state folder cannot be read.
@@ -211,11 +218,15 @@ def read_ledger(folder: StateFolder, run: str = "") -> RecordFile:
             unfinished.setdefault(segment_of(name), []).append(name)
     wanted = [name for group in unfinished.values() for name in group]
     lines = lines_by_name(folder, run, wanted)
-    for segment, group in unfinished.items():
-        known = believed({name: lines[name] for name in group}, letters)
-        if known.settled or known.open:
-            record = summarise(segment, (*known.settled.values(), *known.open), known.dead)
+    lost = {segment: blocks for segment, blocks in (unrecorded or {}).items() if segment not in found}
+    for segment in {**unfinished, **lost}:
+        known = believed({name: lines[name] for name in unfinished.get(segment, ())}, letters)
+        recorded = {**known.settled, **{block.ordinal: block for block in known.open}}
+        left = [BlockRecord(o, t) for o, t in lost.get(segment, {}).items() if o not in recorded]
+        if recorded or left:
+            record = summarise(segment, (*recorded.values(), *left), known.dead)
             record.began_at, record.ended_at = known.began_at, known.ended_at
+            record.unrecorded = sum(block.tally.total.undelivered for block in left)
             found.put(record)
     return found
 

@@ -95,6 +95,7 @@ class SegmentRecord:
         ended_at: when it last wrote.
         completion: the file that says that it is done, or nothing.
         digested: whether the run's digest has it.
+        unrecorded: undelivered records of which only the process knows that could not write them down.
     """
 
     segment: str
@@ -112,6 +113,7 @@ class SegmentRecord:
     ambiguous: tuple[DeadFile, ...] = ()
     completion: str = ""
     digested: bool = False
+    unrecorded: int = 0
 
 
 def seed(run: str, name: str) -> int:
@@ -214,6 +216,7 @@ def record_values(record: SegmentRecord) -> dict[str, Any]:
         "began": [record.began_at, record.ended_at],
         "completion": record.completion,
         "digested": record.digested,
+        "unrecorded": record.unrecorded,
     }
 
 
@@ -230,6 +233,7 @@ def stored_record(values: Mapping[str, Any]) -> SegmentRecord:
     record.undelivered = tuple(DeadFile(*file) for file in values["undelivered"])
     record.ambiguous = tuple(DeadFile(*file) for file in values["ambiguous"])
     record.began_at, record.ended_at = values["began"]
+    record.unrecorded = values["unrecorded"]
     return record
 
 

@@ -136,7 +136,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
             "files": books.dead_files,
         },
         "filtered": {"by_reason": dict(tally.by_filter.most_common())},
-        "undelivered": {"files": books.undelivered_files},
+        "undelivered": {"files": books.undelivered_files, "unrecorded": books.unrecorded},
         "ambiguous": {"files": books.ambiguous_files},
         "by_endpoint": _by_endpoint(tally),
         "files": {

@@ -27,13 +27,14 @@ from mixpanel_http.retrying import Outgoing, PatientSender, RetryPolicy, Surroun
 from mixpanel_http.verdicts import Rejection
 from pipelines.ledger import Ledger
 from pipelines.table_files import table_of
-from transforms import activity, drain
+from transforms import activity, drain, unrecorded
 from transforms.compression import DamagedFile
 from transforms.elements import BlockOutcome, FileNote, FilePart, Segment, new_attempt_id
 from transforms.file_text import text_of
 from transforms.pinned_files import Changed, PinnedFile, pinned
 from transforms.storage import Storage, storage_errors
 from transforms.table_outcomes import TableFate, is_settled, table_outcomes, unreadable_table
+from transforms.unrecorded import CannotRecord
 
 ANOTHER_ROW: Final = "another row of the table is refused, and a table is replaced as a whole"
 _READ_BYTES: Final = 4 << 20
@@ -97,12 +98,16 @@ class TableRun:
     def _settle(self, segment: Segment, attempt: str, settled: set[int]) -> None:
         writer = self.ledger.open_attempt(segment.id, attempt)
         stop = None
-        for outcome in self._outcomes(segment, attempt, settled):
-            writer.record(outcome)
-            activity.here.settled(outcome.tally)
-            stop = stop or outcome.stop
-        crash_point("before commit of a table")
-        writer.commit()
+        try:
+            for outcome in self._outcomes(segment, attempt, settled):
+                writer.record(outcome)
+                activity.here.settled(outcome.tally)
+                stop = stop or outcome.stop
+            crash_point("before commit of a table")
+            writer.commit()
+        except CannotRecord:
+            unrecorded.here.add(segment.id, writer.unrecorded())
+            raise
         if stop is not None:
             self.ledger.write_stop(stop)
             drain.request(drain.STOP_SECONDS)

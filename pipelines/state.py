@@ -15,13 +15,14 @@ from typing import Any, BinaryIO, Final
 
 from mixpanel_http.crash_points import crash_amid, crash_point
 from transforms.storage import FileSystem, Storage, path_of, scheme_of, storage_errors
+from transforms.unrecorded import CannotRecord
 
 _READERS: Final = 16
 _READ_AHEAD: Final = 128
 _lock = threading.Lock()
 
 
-class StateUnusable(RuntimeError):
+class StateUnusable(CannotRecord):
     """The state folder cannot be read or written; the message names the file."""
 
 

@@ -14,9 +14,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pipelines.books import close_books
+from pipelines.ledger import read_ledger
+from pipelines.state import StateFolder
 from tests.backfills import TOKEN, Backfills, event, events
+from tests.ledgers import RUN as RUN_ID
+from tests.ledgers import Service, Work, pack, write
 from tests.loopback import http, loopback_server
 from tests.servers import S3Server
+from transforms.tally import Tally
+from transforms.unrecorded import Unrecorded
 
 REPOSITORY = Path(__file__).parent.parent
 FAULTS = {
@@ -50,6 +57,30 @@ def assert_all_is_there_once(backfills: Backfills, changes: dict[str, Any]) -> N
         assert len(resumed.dead_letters()) == 5
 
 
+def faulty(fault: str, place: str, config: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a backfill on a disk that refuses files of a name."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.faulty_disk", fault, place, "--config", str(config), "--json"],
+        cwd=REPOSITORY,
+        env={**os.environ, TOKEN: "token"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_what_is_not_on_record_is_undelivered(
+    books: dict[str, Any], report: dict[str, Any], on_record: bool
+) -> None:
+    assert books["balanced"]
+    if on_record:  # all but the last word on it
+        assert (books["imported"], books["dead_lettered"], books["undelivered"]) == (95, 5, 0)
+    else:
+        assert 0 < books["undelivered"] == books["read"] == report["undelivered"]["unrecorded"]
+        assert books["imported"] == books["dead_lettered"] == 0
+
+
 @pytest.mark.parametrize(
     ("fault", "place"),
     [c if c in ALWAYS else pytest.param(*c, marks=pytest.mark.soak) for c in CASES],
@@ -62,20 +93,15 @@ def test_a_disk_that_refuses_a_file_ends_the_run_and_loses_nothing(
         backfills.emulator.faults([{"name": "503", "path": "/import", "do": {"status": 503}}])
     changes = {**RUN, **IMPATIENT} if place == "undelivered/" else RUN
     config = backfills.config(backfills.everything, changes)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faulty_disk", fault, place, "--config", str(config), "--json"],
-        cwd=REPOSITORY,
-        env={**os.environ, TOKEN: "token"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = faulty(fault, place, config)
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    told = json.loads(done.stdout)["failure"] if done.stdout else done.stderr
+    report = json.loads(done.stdout) if done.stdout else None
+    told = report["failure"] if report else done.stderr
     assert place in told
+    if report:
+        assert_what_is_not_on_record_is_undelivered(report["books"], report, on_record=place == ".done")
     assert FAULTS[fault] in told
     assert not (backfills.state / "r" / "_SUCCESS").exists()
     backfills.emulator.faults([])
@@ -132,8 +158,47 @@ def test_a_bucket_that_takes_no_letters_ends_the_run_and_loses_nothing(
     assert f"{prefix}/r/" in told
     assert "/dead_letters/" in told or all_after  # then it is the report that is told of
     assert "cannot be written" in told
+    if not all_after:
+        assert_what_is_not_on_record_is_undelivered(outcome.books, outcome.report, on_record=False)
     assert f"{prefix}/r/_SUCCESS" not in s3.list(prefix)
     assert_all_is_there_once(backfills, {**changes, "run.storage_options": options})
+
+
+@pytest.mark.soak
+def test_increments_that_cannot_be_announced_are_not_sent(backfills: Backfills) -> None:
+    backfills.write("a.json", [{"$distinct_id": f"u-{n}", "$add": {"n": 1}} for n in range(100)])
+    changes = {**RUN, "records.kind": "profiles"}
+    config = backfills.config(backfills.everything, changes)
+    done = faulty("no space", ".intent", config)
+
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert ".intent" in report["failure"]
+    assert report["books"]["balanced"]
+    assert report["books"]["not_attempted"] == report["books"]["read"] > 0
+    assert backfills.emulator.stats()["requests_by_path"].get("/engage", 0) == 0
+    resumed = backfills.run(backfills.everything, changes, resume="r")
+    assert (resumed.code, resumed.books["imported"]) == (0, 100)
+
+
+def test_a_block_counts_once_if_only_an_earlier_attempt_could_write_it_down(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.json", range(10))
+    work = Work(StateFolder(str(tmp_path / "state")), [pack([path])], Service(fate=lambda: "undelivered"))
+    assert work.start(2) == 2
+    before = work.books()
+    seen, again = Tally(), Tally()
+    seen.part(0).read = seen.part(0).undelivered = 4
+    again.part(0).read, again.part(0).dead_lettered, again.part(0).imported = 2, 1, 1
+    again.by_reason["invalid_json"] = 1
+    lost = Unrecorded(is_told=True)
+    lost.add(work.segments[0].id, {1: seen, 2: again})
+
+    books = close_books(work.segments, read_ledger(work.folder, RUN_ID, lost.blocks()))
+
+    assert (before.total.read, before.total.undelivered, before.balanced) == (8, 8, True)
+    assert (books.total.read, books.total.undelivered, books.unrecorded) == (10, 10, 2)
+    assert books.balanced
+    assert not books.tally.by_reason
 
 
 def test_an_emulator_that_does_not_start_is_told_and_can_be_mended(backfills: Backfills) -> None:

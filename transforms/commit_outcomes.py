@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -16,9 +16,10 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.delivery import Stop
-from transforms import activity, drain
+from transforms import activity, drain, unrecorded
 from transforms.elements import BlockOutcome
-from transforms.tally import Counts
+from transforms.tally import Counts, Tally
+from transforms.unrecorded import CannotRecord
 
 MOST_PENDING: Final = 8  # completions; a disk that is slower than the run holds the run up
 
@@ -27,7 +28,15 @@ class AttemptWriter(Protocol):
     """One attempt at a segment, as the ledger sees it."""
 
     def record(self, outcome: BlockOutcome) -> None:
-        """Takes a block's outcome; makes it durable at once or soon."""
+        """Takes a block's outcome; makes it durable at once or soon.
+
+        Raises:
+            CannotRecord: if that fails.
+        """
+        ...
+
+    def unrecorded(self) -> Mapping[int, Tally]:
+        """Returns the counts of blocks that have come and are not durable, by ordinal."""
         ...
 
     def is_complete(self) -> bool:
@@ -82,6 +91,10 @@ class CommitOutcomes(beam.PTransform[PCollection[BlockOutcome], PCollection[Coun
         return {"ledger": str(self.ledger)}
 
 
+Key = tuple[str, str]
+"""A segment and an attempt at it."""
+
+
 class _Commits:
     """Commits complete attempts one after the other, beside the bundle's own thread.
 
@@ -91,16 +104,16 @@ class _Commits:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "commit")
-        self._pending: deque[Future[Counts]] = deque()
+        self._pending: deque[tuple[Key, AttemptWriter, Future[Counts]]] = deque()
 
-    def add(self, attempt: AttemptWriter) -> None:
+    def add(self, key: Key, attempt: AttemptWriter) -> None:
         """Commits an attempt soon; nobody else may use it any more."""
-        self._pending.append(self._pool.submit(attempt.commit))
+        self._pending.append((key, attempt, self._pool.submit(attempt.commit)))
 
-    def committed(self, most_pending: int) -> Iterator[Counts]:
-        """Yields the counts of what is committed, once no more than so many are not; raises what one has."""
-        while self._pending and (len(self._pending) > most_pending or self._pending[0].done()):
-            yield self._pending.popleft().result()
+    def finished(self, most_pending: int) -> Iterator[tuple[Key, AttemptWriter, Future[Counts]]]:
+        """Yields what is committed, or failed to be, until no more than so many are under way."""
+        while self._pending and (len(self._pending) > most_pending or self._pending[0][2].done()):
+            yield self._pending.popleft()
 
     def close(self) -> None:
         """Waits for what is under way."""
@@ -110,7 +123,8 @@ class _Commits:
 @dataclass(eq=False)
 class _CommitFn(beam.DoFn):
     ledger: OutcomeLedger
-    _attempts: dict[tuple[str, str], AttemptWriter] = field(default_factory=dict, init=False)
+    _attempts: dict[Key, AttemptWriter] = field(default_factory=dict, init=False)
+    _lost: set[Key] = field(default_factory=set, init=False)
     _counts: Counts = field(default_factory=Counts, init=False)
     _stopped: bool = field(default=False, init=False)
     _commits: _Commits | None = field(default=None, init=False)
@@ -124,12 +138,44 @@ class _CommitFn(beam.DoFn):
     def start_bundle(self) -> None:
         activity.here.began()
         self._attempts = {}
+        self._lost = set()
 
     def process(self, outcome: BlockOutcome) -> Iterator[Counts]:
-        assert self._commits is not None
         key = (outcome.segment, outcome.attempt)
+        if key in self._lost:
+            unrecorded.here.add(outcome.segment, {outcome.ordinal: outcome.tally})
+        else:
+            try:
+                self._record(key, outcome)
+            except CannotRecord as problem:
+                self._lose(key, problem, {outcome.ordinal: outcome.tally})
+        yield from self._committed(MOST_PENDING)
+        stop = outcome.stop or self._limit_stop()
+        if stop is not None and not self._stopped:
+            self._stop(stop)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Closes what is left; a segment whose last block has not come is not complete."""
+        for key, attempt in list(self._attempts.items()):
+            try:
+                attempt.close()
+            except CannotRecord as problem:
+                self._lose(key, problem, attempt.unrecorded())
+        self._attempts = {}
+        for counts in self._committed(0):
+            yield WindowedValue(counts, MIN_TIMESTAMP, (GlobalWindow(),))
+        activity.here.ended()
+        if unrecorded.here.problem is not None:
+            raise unrecorded.here.problem
+
+    def teardown(self) -> None:
+        if self._commits is not None:
+            self._commits.close()
+
+    def _record(self, key: Key, outcome: BlockOutcome) -> None:
         attempt = self._attempts.get(key)
         if attempt is None:
+            unrecorded.here.forget(outcome.segment)
             attempt = self._attempts[key] = self.ledger.open_attempt(*key)
         crash_point("before record")
         attempt.record(outcome)
@@ -139,27 +185,35 @@ class _CommitFn(beam.DoFn):
         if attempt.is_complete():
             del self._attempts[key]
             crash_point("before commit")
-            self._commits.add(attempt)
-        yield from self._commits.committed(MOST_PENDING)
-        stop = outcome.stop or self._limit_stop()
-        if stop is not None and not self._stopped:
-            self._stopped = True
-            self.ledger.write_stop(stop)
-            drain.request(drain.STOP_SECONDS)
+            assert self._commits is not None
+            self._commits.add(key, attempt)
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Closes what is left; a segment whose last block has not come is not complete."""
-        for attempt in self._attempts.values():
-            attempt.close()
-        self._attempts = {}
+    def _committed(self, most_pending: int) -> Iterator[Counts]:
+        """Yields the counts of what is committed, once no more than so many are not."""
         assert self._commits is not None
-        for counts in self._commits.committed(0):
-            yield WindowedValue(counts, MIN_TIMESTAMP, (GlobalWindow(),))
-        activity.here.ended()
+        for key, attempt, future in self._commits.finished(most_pending):
+            try:
+                counts = future.result()
+            except CannotRecord as problem:
+                self._lose(key, problem, attempt.unrecorded())
+            else:
+                yield counts
 
-    def teardown(self) -> None:
-        if self._commits is not None:
-            self._commits.close()
+    def _lose(self, key: Key, problem: CannotRecord, blocks: Mapping[int, Tally]) -> None:
+        """Ends the run, which cannot be written down any more; what comes in until then is counted."""
+        unrecorded.here.note(problem)
+        self._lost.add(key)
+        attempt = self._attempts.pop(key, None)
+        unrecorded.here.add(key[0], {**(attempt.unrecorded() if attempt else {}), **blocks})
+        drain.request(drain.STOP_SECONDS)
+
+    def _stop(self, stop: Stop) -> None:
+        self._stopped = True
+        try:
+            self.ledger.write_stop(stop)
+        except CannotRecord as problem:
+            unrecorded.here.note(problem)
+        drain.request(drain.STOP_SECONDS)
 
     def _limit_stop(self) -> Stop | None:
         reason = self.ledger.too_many_errors(self._counts)

@@ -20,12 +20,13 @@ from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.delivery import Deliverer, Stop, Surroundings
 from mixpanel_http.endpoints import ROUTES, Endpoint
 from mixpanel_http.rate import Lane
-from transforms import activity, drain
+from transforms import activity, drain, unrecorded
 from transforms.block_outcomes import outcome_of
 from transforms.elements import BlockOutcome, PreparedBlock
 from transforms.import_requests import ImportLimits
 from transforms.in_order import Batch, Channel, OpenBlock, deal, open_block
 from transforms.send_in_order import DeliversUpdates, OnceOnly, RequestLimits, Sent, not_sent, send
+from transforms.unrecorded import CannotRecord
 
 HELD_BYTES: Final = 96 << 20  # of blocks that wait for an outcome; above, requests leave that are not full
 AT_ONCE: Final = 10  # requests' worth of updates among which those of a profile become one, in each channel
@@ -148,9 +149,24 @@ class _ImportFn(beam.DoFn):
         done = drain.first_done(self._under_way)
         for future in done or list(self._under_way):
             batch = self._under_way.pop(future)
-            sent = future.result() if done else not_sent(batch, self._once_only, begun=not future.cancel())
+            sent = self._sent(future, batch) if done else self._given_up(future, batch)
             sent.settle()
             self._stop = self._stop or sent.stop
+
+    def _sent(self, future: Future[Sent], batch: Batch) -> Sent:
+        """Returns what became of a batch; nothing, where it could not be written down before it is sent."""
+        try:
+            return future.result()
+        except CannotRecord as problem:
+            unrecorded.here.note(problem)
+            drain.request(drain.STOP_SECONDS)
+            return not_sent(batch, "not_attempted", str(problem))
+
+    def _given_up(self, future: Future[Sent], batch: Batch) -> Sent:
+        if future.cancel():
+            return not_sent(batch, "not_attempted")
+        repeatable = ROUTES[batch.route].repeatable or self._once_only.repeats_all
+        return not_sent(batch, "undelivered" if repeatable else "ambiguous", drain.TOO_LATE)
 
     def _finish_all(self) -> None:
         """Sends all that waits, also in requests that are not full, and waits for it."""

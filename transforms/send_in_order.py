@@ -15,7 +15,6 @@ from mixpanel_http.delivery import Stop
 from mixpanel_http.endpoints import ROUTES
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.verdicts import Rejection
-from transforms import drain
 from transforms.in_order import FATES, Batch, Channel, Slice
 from transforms.line_sets import Indices, packed, united
 
@@ -161,12 +160,10 @@ def send(
     return Sent(batch, fates, refused, delivery.receipts, held_back, whole - len(lines))
 
 
-def not_sent(batch: Batch, once_only: OnceOnly, *, begun: bool) -> Sent:
-    """Returns a batch that a thread is stuck with, or that it has not `begun`; the run cannot wait for it."""
-    repeatable = ROUTES[batch.route].repeatable or once_only.repeats_all
-    fate = ("undelivered" if repeatable else "ambiguous") if begun else "not_attempted"
+def not_sent(batch: Batch, fate: str, said: str = "") -> Sent:
+    """Returns a batch of which no answer tells anything, and why; all its records have the same fate."""
     records = sum(len(piece.lines) for piece in batch.slices)
-    return Sent(batch, np.full(records, _FATE[fate], np.uint8), {}, (Receipt(last_problem=drain.TOO_LATE),))
+    return Sent(batch, np.full(records, _FATE[fate], np.uint8), {}, (Receipt(last_problem=said),))
 
 
 class _Delivery:

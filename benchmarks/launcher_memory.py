@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 
 from benchmarks.bars import Bar
 from benchmarks.measure import RunFailed
@@ -34,7 +35,7 @@ from pipelines.ledger import Ledger
 from pipelines.state import StateFolder
 from transforms import storage
 from transforms.elements import BlockOutcome, FileNote, Segment, new_attempt_id
-from transforms.tally import Counts, Tally
+from transforms.tally import Tally
 
 PEAK_MIB = 500
 GRAPH_BYTES = 1_000_000
@@ -74,10 +75,12 @@ def complete(folder: StateFolder, run: str, segments: Iterable[Segment]) -> None
     for segment in segments:
         attempt = new_attempt_id()
         writer = Attempt(folder, run, segment.id, attempt)
-        tally = Tally(lines=len(segment.parts))
-        for index in range(len(segment.parts)):
-            tally.parts[index] = Counts(1, dead_lettered=1) if index == 0 else Counts(1, imported=1)
-        notes = tuple(FileNote(index, part.uri, 1) for index, part in enumerate(segment.parts))
+        every = np.arange(len(segment.parts))
+        tally = Tally(lines=len(every))
+        tally.parts.add_each("read", every)
+        tally.parts.add_each("dead_lettered", every[:1])
+        tally.parts.add_each("imported", every[1:])
+        notes = (FileNote(0, segment.parts[0].uri, len(every), parts=len(every)),)
         writer.record(BlockOutcome(segment.id, attempt, 0, tally, [b"{}"], notes=notes, end=True))
         writer.commit()
 

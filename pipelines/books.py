@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+
+import orjson
 
 from mixpanel_http.insert_ids import IdSample
 from pipelines.ledger_lines import SegmentRecord
 from transforms.elements import FileNote, Segment
 from transforms.tally import Counts, Tally
 
+_NOTHING: Final = Counts()
 MOST_UNBALANCED: Final = 100  # are named: the books are open with one
 
 
@@ -89,7 +92,6 @@ class _Files:
 
     def take(self, segment: Segment, record: SegmentRecord | None) -> Iterator[_File]:
         """Takes a segment's parts, and yields the files that have no more of them."""
-        parts = record.tally.parts if record else {}
         done = record is not None and record.done
         read = record is not None and bool(record.notes)
         for index, part in enumerate(segment.parts):
@@ -99,9 +101,10 @@ class _Files:
             file = self._last
             file.done &= done
             file.read &= read
-            if index in parts:
-                file.begun = True
-                file.counts.add(parts[index])
+            if record is not None:
+                counts = record.tally.parts[index]
+                file.begun |= done or counts != _NOTHING
+                file.counts.add(counts)
 
     def rest(self) -> Iterator[_File]:
         """Yields the last file."""
@@ -113,12 +116,17 @@ class _Files:
 def close_books(segments: Iterable[Segment], ledger: Mapping[str, SegmentRecord]) -> Books:
     """Returns the ledger added up, with everything that does not add up named."""
     books, files = Books(), _Files()
+    if not ledger:
+        return books
     for segment in segments:
         record = ledger.get(segment.id)
-        for file in files.take(segment, record):
+        is_pack = _is_pack(segment)
+        for file in files.rest() if is_pack else files.take(segment, record):
             _add_file(books, file)
         if record is not None:
             _add_segment(books, segment, record)
+        if record is not None and is_pack:
+            _add_pack(books, segment, record)
     for file in files.rest():
         _add_file(books, file)
     for name, counted, written in (
@@ -131,19 +139,58 @@ def close_books(segments: Iterable[Segment], ledger: Mapping[str, SegmentRecord]
     return books
 
 
-def files_table(segments: Iterable[Segment], ledger: Mapping[str, SegmentRecord]) -> Iterator[dict[str, Any]]:
-    """Yields the books of each file of which something was counted, for files.jsonl."""
+def files_table(segments: Iterable[Segment], ledger: Mapping[str, SegmentRecord]) -> Iterator[bytes]:
+    """Yields the books of each file that is done or of which something was counted, for files.jsonl."""
     files = _Files()
     for segment in segments:
-        for file in files.take(segment, ledger.get(segment.id)):
-            yield from _row(file)
-    for file in files.rest():
-        yield from _row(file)
+        record = ledger.get(segment.id)
+        if _is_pack(segment):
+            yield from _rows(files.rest())
+            yield from _pack_rows(segment, record) if record else ()
+        else:
+            yield from _rows(files.take(segment, record))
+    yield from _rows(files.rest())
 
 
-def _row(file: _File) -> Iterator[dict[str, Any]]:
-    if file.begun:
-        yield {"uri": file.uri, **file.counts.to_json(), "balanced": file.counts.balanced}
+def _rows(files: Iterable[_File]) -> Iterator[bytes]:
+    return (_row(file.uri, _rest(file.counts)) for file in files if file.begun)
+
+
+def _is_pack(segment: Segment) -> bool:
+    """Returns whether a segment has files as a whole, of which no other segment has a part."""
+    return all(part.end is None for part in segment.parts)
+
+
+def _pack_rows(segment: Segment, record: SegmentRecord) -> Iterator[bytes]:
+    """Yields the rows of files that were read as a whole; most small ones differ in their name only."""
+    columns = record.tally.parts.columns(len(segment.parts))
+    rests: dict[tuple[int, ...], bytes] = {}
+    each = zip(*columns.values(), strict=True) if columns else ((),) * len(segment.parts)
+    for part, numbers in zip(segment.parts, each, strict=True):
+        if record.done or any(numbers):
+            if (rest := rests.get(numbers)) is None:
+                rest = rests[numbers] = _rest(Counts(**dict(zip(columns, numbers, strict=True))))
+            yield _row(part.uri, rest)
+
+
+def _row(uri: str, rest: bytes) -> bytes:
+    return b'{"uri":%b,%b' % (orjson.dumps(uri), rest)
+
+
+def _rest(counts: Counts) -> bytes:
+    """Returns what follows the name in a file's row."""
+    return orjson.dumps({**counts.to_json(), "balanced": counts.balanced})[1:] + b"\n"
+
+
+def _add_pack(books: Books, segment: Segment, record: SegmentRecord) -> None:
+    """Adds files that were read as a whole: small ones are many, and those of a segment share its fate."""
+    parts = record.tally.parts
+    books.files_done += record.done * len(segment.parts)
+    books.files_read += bool(record.notes) * len(segment.parts)
+    books.total.add(parts.total)
+    for index in parts.unbalanced():
+        if index < len(segment.parts):
+            books.name_unbalanced(segment.parts[index].uri)
 
 
 def _add_file(books: Books, file: _File) -> None:
@@ -169,5 +216,5 @@ def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:
     books.segments_done += record.done
     if record.done and sum(note.lines for note in record.notes) != record.tally.lines:
         books.name_unbalanced(f"segment {segment.id}: lines read and lines accounted for differ")
-    if any(index >= len(segment.parts) for index in record.tally.parts):
+    if record.tally.parts.end > len(segment.parts):
         books.name_unbalanced(f"segment {segment.id}: files are counted that are not its own")

@@ -82,8 +82,7 @@ def write_last_report(
 ) -> None:
     """Writes the books of each file, then the last report, and then the mark of a run that is done."""
     crash_point("before files")
-    rows = (orjson.dumps(row) + b"\n" for row in files_table(segments, ledger))
-    folder.write_pieces("files.jsonl", rows)
+    folder.write_pieces("files.jsonl", files_table(segments, ledger))
     crash_point("before last report")
     write_report(folder, report)
     if report["state"] == "done" and books.balanced and books.total.settled:

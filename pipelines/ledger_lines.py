@@ -312,7 +312,7 @@ def _block_record(values: Mapping[str, Any]) -> BlockRecord:
 
 
 def _note_values(note: FileNote) -> list[Any]:
-    return [note.part, note.uri, note.lines, note.problem, note.offset, note.detail]
+    return list(note)
 
 
 def _file_values(file: DeadFile) -> list[Any]:

@@ -20,7 +20,7 @@ from pipelines.ledger_lines import read_done, read_progress, seed
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.summary import counted
 from transforms import activity, drain
-from transforms.tally import Tally
+from transforms.tally import PartCounts, Tally
 
 if TYPE_CHECKING:
     from pipelines.backfill import Launch
@@ -127,7 +127,7 @@ def _in_one_part(tally: Tally) -> Tally:
     """Returns counts as of one file: which one, progress does not tell."""
     whole = Tally()
     whole.add_apart_from_parts(tally)
-    whole.part(0).add(tally.total)
+    whole.parts.add_all(PartCounts({0: tally.total}))
     return whole
 
 

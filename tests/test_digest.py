@@ -14,7 +14,7 @@ from pipelines.digest import FOLDER, read_digest, write_digest
 from pipelines.ledger import SegmentRecord, read_ledger
 from pipelines.state import StateFolder
 from transforms.elements import BlockOutcome, FilePart, Segment, new_attempt_id
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 RUN = "run"
 SEGMENTS = [Segment(f"{n:07d}", (FilePart(f"{n}.json", 1, "v"),)) for n in range(5)]
@@ -24,7 +24,9 @@ def complete(folder: StateFolder, segment: str, letters: int = 1, stamped: int =
     """Writes a segment's completion and returns the attempt."""
     id_ = new_attempt_id()
     attempt = Attempt(folder, RUN, segment, id_)
-    tally = Tally(lines=50, parts={0: Counts(read=50, imported=50 - letters, dead_lettered=letters)})
+    tally = Tally(
+        lines=50, parts=PartCounts({0: Counts(read=50, imported=50 - letters, dead_lettered=letters)})
+    )
     tally.alterations["stamped_insert_ids"] = stamped
     ids = [f"{int(segment) * 1000 + n:032x}"[::-1] for n in range(stamped - 1)]
     attempt.record(BlockOutcome(segment, id_, 0, tally, [b"{}"] * letters, [*ids, *ids[:1]]))

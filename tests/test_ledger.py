@@ -22,7 +22,7 @@ from tests.servers import S3Server
 from transforms.elements import BlockOutcome, FilePart, Segment, new_attempt_id
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 COUNT = 60
 BAD = (7, 8, 23, 41)
@@ -200,7 +200,8 @@ def test_five_hundred_damages_are_harmless(work: Work) -> None:
 
 def outcome(segment: str, attempt: str, ordinal: int, end: bool = False, letters: int = 0) -> BlockOutcome:
     tally = Tally(
-        lines=10, parts={} if end else {0: Counts(read=10, imported=10 - letters, dead_lettered=letters)}
+        lines=10,
+        parts=PartCounts({} if end else {0: Counts(read=10, imported=10 - letters, dead_lettered=letters)}),
     )
     return BlockOutcome(segment, attempt, ordinal, tally, [b"{}"] * letters, end=end)
 

@@ -21,7 +21,7 @@ from tests.processes import start
 from tests.servers import S3Server
 from transforms.elements import BlockOutcome, FileNote, FilePart, Segment, new_attempt_id
 from transforms.storage import Storage
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 SEGMENTS = 10_000
 BAR_SECONDS = 5.0  # plus start-up
@@ -43,7 +43,7 @@ def widen(folder: StateFolder, count: int) -> None:
     def complete(segment: Segment) -> None:
         id_ = new_attempt_id()
         attempt = Attempt(folder, manifest.key, segment.id, id_)
-        tally = Tally(lines=10, parts={0: Counts(read=10, imported=10)}, bytes_sent=900)
+        tally = Tally(lines=10, parts=PartCounts({0: Counts(read=10, imported=10)}), bytes_sent=900)
         tally.requests["200"] += 1
         note = FileNote(0, segment.parts[0].uri, 10)
         attempt.record(BlockOutcome(segment.id, id_, 0, tally, notes=(note,)))

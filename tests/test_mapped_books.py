@@ -86,7 +86,7 @@ def test_the_books_close_in_each_file(
     tally = outcome.tally
 
     for part, own in enumerate((lines[:cut], lines[cut:])):
-        counts = tally.part(part)
+        counts = tally.parts[part]
         records = [makes for makes in own if makes != "blank"]
         made = Counter(kind for makes in own if isinstance(makes, list) for kind in makes)
         assert counts.balanced

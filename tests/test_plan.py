@@ -246,5 +246,6 @@ def test_objects_of_odd_names_are_found_and_read(kind: str, request: pytest.Fixt
     reader = SegmentReader(storage.open_to_read, BlockLimits(2000, 1 << 20))
     (segment,) = plan_segments(found, storage)
     blocks = list(reader.blocks(segment, "a"))
-    assert [note.problem for block in blocks for note in block.notes] == [None] * len(odd)
+    notes = [note for block in blocks for note in block.notes]
+    assert [(note.problem, note.parts) for note in notes] == [(None, len(odd))]
     assert sum(block.lines for block in blocks) == len(odd)

@@ -8,14 +8,14 @@ from pipelines.attempt import Attempt
 from pipelines.progress import LedgerWatch
 from pipelines.state import StateFolder
 from transforms.elements import BlockOutcome, new_attempt_id
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 RUN = "run"
 
 
 def outcome(attempt: str, ordinal: int, end: bool = False) -> BlockOutcome:
     parts = {} if end else {0: Counts(read=10, imported=9, dead_lettered=1)}
-    tally = Tally(parts=parts, bytes_sent=0 if end else 40)
+    tally = Tally(parts=PartCounts(parts), bytes_sent=0 if end else 40)
     return BlockOutcome("0000000", attempt, ordinal, tally, [] if end else [b"{}"], end=end)
 
 

@@ -7,12 +7,12 @@ import pytest
 from pipelines.ledger_lines import DeadFile, SegmentRecord
 from pipelines.record_file import RecordFile
 from transforms.elements import FileNote
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 
 def record(number: int, done: bool = True, imported: int = 3) -> SegmentRecord:
     """Returns a record of which no field is as it is by default."""
-    tally = Tally(parts={0: Counts(read=imported), 7: Counts(imported=imported)}, lines=imported)
+    tally = Tally(parts=PartCounts({0: Counts(read=imported), 7: Counts(imported=imported)}), lines=imported)
     tally.requests["200"] = 2
     return SegmentRecord(
         f"{number:07d}",

@@ -20,7 +20,7 @@ from pipelines.state import StateFolder
 from tests.backfills import TOKEN, Backfills, events
 from tests.servers import GcsServer, S3Server
 from transforms.elements import BlockOutcome, new_attempt_id
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 CONTENT = b"".join(json.dumps(each).encode() + b"\n" for each in events(20))
 OTHER = CONTENT.replace(b"user-1", b"user-2")
@@ -230,7 +230,9 @@ def done_first(planned: Planned) -> None:
     """Settles everything, and then changes a file."""
     id_ = new_attempt_id()
     attempt = Attempt(StateFolder(str(planned.folder)), key_of(planned), "0000000", id_)
-    attempt.record(BlockOutcome("0000000", id_, 0, Tally(parts={0: Counts(read=40, imported=40)})))
+    attempt.record(
+        BlockOutcome("0000000", id_, 0, Tally(parts=PartCounts({0: Counts(read=40, imported=40)})))
+    )
     attempt.record(BlockOutcome("0000000", id_, 1, Tally(), end=True))
     attempt.commit()
     planned.file().write_bytes(b"{}")

@@ -14,14 +14,14 @@ from pipelines.record_file import RecordFile
 from pipelines.report import ExitCode, RunFacts, exit_code, make_report
 from pipelines.summary import summary
 from transforms.elements import FileNote, FilePart, Segment
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 SEGMENT = Segment("0000000", (FilePart("/a", 10, "v"),))
 MANIFEST = Manifest("it", "now", {}, 1, 10, (SEGMENT,))
 
 
 def record(done: bool = True, lines: int = 10, problem: str | None = None, **counts: int) -> SegmentRecord:
-    tally = Tally(parts={0: Counts(**counts)}, lines=10)
+    tally = Tally(parts=PartCounts({0: Counts(**counts)}), lines=10)
     dead = (DeadFile("d", 1, counts["dead_lettered"]),) if counts.get("dead_lettered") else ()
     return SegmentRecord("0000000", tally, (FileNote(0, "/a", lines, problem),), dead, done)
 
@@ -59,7 +59,11 @@ def test_each_exit_code_has_its_case() -> None:
         record(read=10, imported=11),
         record(read=10, imported=10, lines=9),
         record(read=9, imported=8, dead_lettered=1).__class__(
-            "0000000", Tally(parts={0: Counts(10, 9, 1)}, lines=10), (FileNote(0, "/a", 10),), (), True
+            "0000000",
+            Tally(parts=PartCounts({0: Counts(10, 9, 1)}), lines=10),
+            (FileNote(0, "/a", 10),),
+            (),
+            True,
         ),
     ],
 )

@@ -21,7 +21,7 @@ from tests.backfills import Backfills, events
 from tests.processes import start, wait_until
 from transforms import drain
 from transforms.activity import REFUSED_SECONDS, Activity
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 
 def test_a_run_is_followed_from_its_start_to_its_end(backfills: Backfills) -> None:
@@ -168,9 +168,9 @@ def test_what_a_process_is_doing() -> None:
     time = [100.0]
     activity = Activity(clock=lambda: time[0])
     assert activity.now().what == "starting"
-    activity.settled(Tally(parts={0: Counts(read=50, imported=50)}))
+    activity.settled(Tally(parts=PartCounts({0: Counts(read=50, imported=50)})))
     time[0] += 10
-    activity.settled(Tally(parts={0: Counts(read=50, imported=50)}))
+    activity.settled(Tally(parts=PartCounts({0: Counts(read=50, imported=50)})))
     assert activity.now().what == "sending"
     assert activity.now().events_per_second == 10
     tally = Tally()
@@ -188,7 +188,7 @@ def test_what_a_process_is_doing() -> None:
 
 
 def test_progress_is_one_line_for_people_and_one_object_for_machines() -> None:
-    half = Tally(parts={0: Counts(read=600, imported=500, dead_lettered=100)})
+    half = Tally(parts=PartCounts({0: Counts(read=600, imported=500, dead_lettered=100)}))
     before, now = Snapshot(0.0, Tally(), 0), Snapshot(10.0, half, 50)
     values = progress_values(now, before, 3, 100, "sending")
     assert (values["events_per_second"], values["seconds_left"], values["doing"]) == (50.0, 10.0, "sending")

@@ -6,23 +6,25 @@ from dataclasses import asdict, fields
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_http.receipts import SUMS as SUMS_OF_RECEIPTS
 from mixpanel_http.receipts import Receipt
-from transforms.tally import OUTCOMES, Counts, Tally
+from transforms.tally import OUTCOMES, Counts, PartCounts, Tally
 
 NUMBER = st.integers(0, 10**12)
 COUNTS = st.builds(Counts, **{field.name: NUMBER for field in fields(Counts)})
+PARTS = st.dictionaries(st.integers(0, 9), COUNTS, max_size=3)
 COUNTER = st.dictionaries(st.sampled_from(["a", "b", "200", "too_deep"]), st.integers(1, 99)).map(Counter)
 COUNTERS = [f.name for f in fields(Tally) if f.default_factory is Counter]
 SUMS = {f.name: NUMBER for f in fields(Tally) if f.name not in ("parts", *COUNTERS)}
 TALLY = st.builds(
     Tally,
     **{**SUMS, "waited_s": NUMBER.map(lambda n: n / 8)},
-    parts=st.dictionaries(st.integers(0, 3), COUNTS, max_size=3),
+    parts=PARTS.map(PartCounts),
     **dict.fromkeys(COUNTERS, COUNTER),
 )
 
@@ -59,17 +61,19 @@ def test_every_number_is_added(one: Tally, other: Tally) -> None:
     for name in COUNTERS:
         assert getattr(total, name) == getattr(one, name) + getattr(other, name)
     for name in ("read", "expanded", *OUTCOMES):
-        parts = [*one.parts.values(), *other.parts.values()]
-        assert getattr(total.total, name) == sum(getattr(part, name) for part in parts)
+        assert getattr(total.total, name) == getattr(one.total, name) + getattr(other.total, name)
+        for part in range(10):
+            alone = getattr(one.parts[part], name) + getattr(other.parts[part], name)
+            assert getattr(total.parts[part], name) == alone
 
 
 @given(TALLY, TALLY)
 def test_parts_of_two_segments_have_nothing_in_common(one: Tally, other: Tally) -> None:
-    before = dict(one.parts)
+    before = dict(one.parts.items())
     lines = one.lines
     one.add_apart_from_parts(other)
 
-    assert one.parts == before
+    assert dict(one.parts.items()) == before
     assert one.lines == lines + other.lines
 
 
@@ -77,9 +81,35 @@ def test_parts_of_two_segments_have_nothing_in_common(one: Tally, other: Tally) 
 def test_adding_changes_nothing_in_what_is_added(one: Tally, other: Tally) -> None:
     before = other.to_json()
     total = added([other, one])
-    total.part(0).read += 1
+    total.parts.add(0, "read")
 
     assert other.to_json() == before
+
+
+@given(PARTS)
+def test_counts_by_part_are_those_that_were_put_in(counts: dict[int, Counts]) -> None:
+    parts = PartCounts(counts)
+    by_column = parts.columns(12)
+
+    for part in range(12):
+        expected = counts.get(part, Counts())
+        assert parts[part] == expected
+        assert {
+            name: column[part] for name, column in by_column.items() if column[part]
+        } == expected.to_json()
+    assert dict(parts.items()) == {part: each for part, each in counts.items() if each.to_json()}
+    assert parts.unbalanced() == [part for part in sorted(counts) if not counts[part].balanced]
+
+
+@given(st.lists(st.tuples(st.sampled_from(OUTCOMES), st.lists(st.integers(0, 9), max_size=9)), max_size=6))
+def test_counting_many_at_once_is_counting_one_by_one(counted: list[tuple[str, list[int]]]) -> None:
+    at_once, one_by_one = PartCounts(), PartCounts()
+    for name, parts in counted:
+        at_once.add_each(name, np.array(parts, np.int64))
+        for part in parts:
+            one_by_one.add(part, name)
+
+    assert at_once == one_by_one
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
@@ -92,7 +122,16 @@ def test_books_close_when_each_record_has_one_outcome(outcome: str) -> None:
     assert counts.settled == (outcome in ("imported", "dead_lettered", "filtered"))
 
 
-@pytest.mark.parametrize("values", [{}, {"parts": {"x": {}}}, {"parts": {"0": {"reed": 1}}}, {"parts": []}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"parts": {"x": {}}},
+        {"parts": {"first": 0, "read": [1], "imported": [1, 2]}},
+        {"parts": {"first": 0, "reed": [1]}},
+        {"parts": []},
+    ],
+)
 def test_anything_else_is_not_read_as_a_tally(values: Any) -> None:
     with pytest.raises((TypeError, ValueError, KeyError, AttributeError)):
         Tally.from_json(values)

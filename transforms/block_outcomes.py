@@ -95,18 +95,15 @@ def _output(settled: OpenBlock, index: int) -> int | None:
 def _count_fates(tally: Tally, settled: OpenBlock, lines: Indices) -> None:
     """Counts the records by what became of them, for each part of the segment; refusals are counted apart."""
     parts = _parts(settled.prepared.block, lines)
-    for part in set(parts.tolist()):
-        counts = tally.part(part)
-        fates = np.bincount(settled.fates[parts == part], minlength=len(FATES)).tolist()
-        for name in ("imported", "undelivered", "ambiguous", "not_attempted"):
-            setattr(counts, name, getattr(counts, name) + fates[FATES.index(name)])
+    for name in ("imported", "undelivered", "ambiguous", "not_attempted"):
+        tally.parts.add_each(name, parts[settled.fates == FATES.index(name)])
     _count_by_endpoint(tally, settled)
 
 
 def _parts(block: Block, lines: Indices) -> Indices:
     if len(block.spans) == 1:
         return np.full(len(lines), block.spans[0].part, np.int64)
-    return np.asarray(line_parts(block), np.int64)[lines]
+    return line_parts(block)[lines]
 
 
 def _count_by_endpoint(tally: Tally, settled: OpenBlock) -> None:

@@ -81,16 +81,17 @@ class Span(NamedTuple):
 
 
 class FileNote(NamedTuple):
-    """How reading a part ended.
+    """How reading a part ended, or parts that follow each other and were all read to their end.
 
     Attributes:
-        part: index of the segment's part.
-        uri: the file.
+        part: index of the segment's part, or of the first.
+        uri: the file, or the first.
         lines: lines read.
         problem: None, or what is wrong with the file: `truncated`, `corrupt`, `unsupported_format`,
             `encoding`, `changed`, `missing`, `unreadable`.
         offset: where in the stored file the problem was noticed.
         detail: the error's name and words.
+        parts: how many parts.
     """
 
     part: int
@@ -99,6 +100,7 @@ class FileNote(NamedTuple):
     problem: str | None = None
     offset: int | None = None
     detail: str = ""
+    parts: int = 1
 
     @property
     def may_heal(self) -> bool:

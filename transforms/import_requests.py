@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain, repeat
 from typing import Any, Protocol
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.io.components.adaptive_throttler import ThrottlingSignaler
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
@@ -25,6 +24,7 @@ from mixpanel_http.verdicts import Rejection
 from transforms import activity, drain
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import Block, BlockOutcome, EncodedBlock, EncodedRequest
+from transforms.part_counts import Column
 from transforms.tally import Tally
 
 
@@ -149,9 +149,15 @@ def _by_line(
     return found
 
 
-def line_parts(block: Block) -> list[int]:
+def line_parts(block: Block) -> Column:
     """Returns for each line of a block the segment's part that it comes from."""
-    return list(chain.from_iterable(repeat(span.part, span.lines) for span in block.spans))
+    return np.repeat(*_parts_and_lines(block))
+
+
+def _parts_and_lines(block: Block) -> tuple[Column, Column]:
+    """Returns the parts that a block has lines of, and how many of each."""
+    parts, lines = zip(*((span.part, span.lines) for span in block.spans), strict=True)
+    return np.array(parts, np.int64), np.array(lines, np.int64)
 
 
 def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
@@ -159,10 +165,9 @@ def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt
     tally.charge(receipt)
     spans = encoded.block.spans
     if len(spans) == 1:
-        counts = tally.part(spans[0].part)
-        counts.imported += receipt.imported
-        counts.undelivered += receipt.undelivered
-        counts.not_attempted += receipt.not_attempted
+        for fate in ("imported", "undelivered", "not_attempted"):
+            if count := getattr(receipt, fate):
+                tally.parts.add(spans[0].part, fate, count)
         return
     _count_by_part(tally, encoded, request, receipt)
 
@@ -170,26 +175,21 @@ def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt
 def _count_by_part(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:
     """Adds the outcome of each record to its own part; the receipt says which records fared how."""
     parts, kept = line_parts(encoded.block), encoded.records.kept
-    of_records = parts if kept is None else [parts[line] for line in kept]
-    refused = {rejection.index for rejection in receipt.rejections}
+    of_records = parts if kept is None else parts[np.asarray(kept, np.int64)]
+    refused = np.array([rejection.index for rejection in receipt.rejections], np.int64)
     for first, count, fate in receipt.ranges:
-        begin = request.first + first
-        fared = of_records[begin : begin + count]
-        if refused:
-            fared = [part for index, part in enumerate(fared, first) if index not in refused]
-        for part, records in Counter(fared).items():
-            counts = tally.part(part)
-            setattr(counts, fate, getattr(counts, fate) + records)
+        fared = of_records[request.first + first : request.first + first + count]
+        inside = refused[(refused >= first) & (refused < first + count)] - first
+        tally.parts.add_each(fate, np.delete(fared, inside))
 
 
 def count_refusals(tally: Tally, block: Block, refusals: list[Rejection]) -> None:
     """Counts refused records; their index is that of their line."""
     if not refusals:
         return
-    parts = line_parts(block)
-    for rejection in refusals:
-        tally.part(parts[rejection.index]).dead_lettered += 1
-        tally.by_reason[rejection.reason] += 1
+    lines = np.array([rejection.index for rejection in refusals], np.int64)
+    tally.parts.add_each("dead_lettered", line_parts(block)[lines])
+    tally.by_reason.update(rejection.reason for rejection in refusals)
 
 
 def count_mapped(tally: Tally, block: Block) -> None:
@@ -198,24 +198,22 @@ def count_mapped(tally: Tally, block: Block) -> None:
     if mapped is None or not (mapped.filtered or mapped.expanded):
         return
     parts = line_parts(block)
-    for line, reason in mapped.filtered:
-        tally.part(parts[line]).filtered += 1
-        tally.by_filter[reason] += 1
-    for line in mapped.expanded:
-        tally.part(parts[line]).expanded += 1
+    filtered = np.array([line for line, _ in mapped.filtered], np.int64)
+    tally.parts.add_each("filtered", parts[filtered])
+    tally.by_filter.update(reason for _, reason in mapped.filtered)
+    tally.parts.add_each("expanded", parts[np.asarray(mapped.expanded, np.int64)])
 
 
 def count_read(tally: Tally, block: Block, blank: int) -> None:
     """Counts the records read from what was read, not from what became of them: lines less blank ones."""
     if len(block.spans) == 1:
-        tally.part(block.spans[0].part).read += block.lines - blank
-        return
-    position = 0
-    lines = block.raw.removesuffix(b"\n").split(b"\n") if blank else []
-    for span in block.spans:
-        own = lines[position : position + span.lines] if blank else ()
-        tally.part(span.part).read += span.lines - sum(not line.strip(b" \t\r") for line in own)
-        position += span.lines
+        tally.parts.add(block.spans[0].part, "read", block.lines - blank)
+    elif block.spans:
+        tally.parts.add_each("read", *_parts_and_lines(block))
+        if blank:
+            lines = block.raw.removesuffix(b"\n").split(b"\n")
+            empty = np.array([not line.strip(b" \t\r") for line in lines])
+            tally.parts.add_each("read", line_parts(block)[empty], -np.ones(int(empty.sum()), np.int64))
 
 
 @dataclass

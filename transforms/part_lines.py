@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Literal
 
-from source_formats.detection import HEAD_BYTES, Format, is_ndjson
+from source_formats.detection import HEAD_BYTES, Format
 from source_formats.lines import FormatProblem, Lines
 from source_formats.opening import FormatChoice
 from source_formats.parquet_rows import COMPRESSED_PARQUET, read_parquet
@@ -54,8 +54,6 @@ def is_small(part: FilePart) -> bool:
 
 def read_small(content: bytes, part: FilePart, choice: FormatChoice, how: Verify) -> Located:
     """Yields the lines of a file that is at hand as it is stored; as `read_part` otherwise."""
-    if choice.takes_lines and is_ndjson(content):  # nearly all of many small files: each step counts
-        return iter(((0, Lines(content)),))
     return _whole(_AtHand(content), part, choice, how)
 
 

@@ -7,20 +7,24 @@ GCS: every request asks for that version and no other. Anything else is looked a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Protocol
 
 from fsspec.implementations.local import LocalFileSystem
 
 from transforms.elements import FilePart
-from transforms.storage import FileSystem, gcs_refusals, path_of, version_of
+from transforms.storage import FileSystem, gcs_refusals, path_of, storage_errors, version_of
 
 _TRIES: Final = 5  # for an answer that breaks off; refusals are retried by the store's client
 
 
 class Changed(Exception):
     """The file is not the one that was planned."""
+
+
+Fetched = bytes | BaseException  # what is in a file, or why it could not be read
 
 
 class PinnedFile(Protocol):
@@ -59,16 +63,39 @@ def pinned(filesystem: FileSystem, part: FilePart) -> Iterator[PinnedFile]:
         yield _WatchedFile(filesystem, part)
 
 
-def read_whole(filesystem: FileSystem, part: FilePart) -> bytes:
-    """Returns all of a small file, in the version that was planned; raises as `pinned` and `read` do."""
-    if not isinstance(filesystem, LocalFileSystem):
-        with pinned(filesystem, part) as file:
-            return file.read(0, part.size)
-    opened = _LocalFile(part)  # no context manager: of a file of ten records each step counts
+def read_files(filesystem: FileSystem, parts: Sequence[FilePart]) -> list[Fetched]:
+    """Returns all of some small files, in the versions that were planned, or why one could not be read."""
+    read = _read_local if isinstance(filesystem, LocalFileSystem) else partial(_read_whole, filesystem)
+    found: list[Fetched] = []
+    for part in parts:
+        try:
+            found.append(read(part))
+        except Changed as error:
+            found.append(error)
+        except storage_errors() as error:
+            found.append(error)
+    return found
+
+
+def _read_whole(filesystem: FileSystem, part: FilePart) -> bytes:
+    with pinned(filesystem, part) as file:
+        return file.read(0, part.size)
+
+
+def _read_local(part: FilePart) -> bytes:
+    """Returns all of a small local file, by four calls of the system and little else."""
+    uri, size, version, *_ = part
+    descriptor = os.open(uri if uri.startswith("/") else path_of(uri), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return opened.read(0, part.size)
+        content = os.read(descriptor, size)
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):
+            content += more
+        found = os.fstat(descriptor)
     finally:
-        opened.close()
+        os.close(descriptor)
+    if found.st_size != size or str(found.st_mtime) != version:
+        raise Changed(_CHANGED)
+    return _whole(content, 0, size)
 
 
 class _LocalFile:

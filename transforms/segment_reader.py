@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from typing import Final
 
 import numpy as np
 
+from source_formats.detection import is_ndjson
 from source_formats.lines import FormatProblem, Lines, RefusedLine
 from source_formats.opening import FormatChoice
 from transforms.compression import DamagedFile
 from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
-from transforms.line_blocks import GiantLine, count_lines, cut_blocks
+from transforms.line_blocks import GiantLine, cut_blocks
 from transforms.part_lines import Located, Verify, is_small, read_part, read_small
-from transforms.pinned_files import Changed, read_whole
-from transforms.small_files import fetched_ahead
+from transforms.pinned_files import Changed, Fetched, read_files
+from transforms.small_files import batches
 from transforms.storage import FileSystem, storage_errors, told
+from transforms.stretches import Pack, Stretch
 
 JOINED_BYTES: Final = 256 << 10
 _NEWLINE: Final = ord("\n")
@@ -34,23 +38,6 @@ class BlockLimits:
 
     records: int
     bytes: int
-
-
-@dataclass(slots=True)
-class _Stretch:
-    """A stretch of the segment's stream of lines that comes from one file, without a gap.
-
-    `file_offset` is None in a format that is not one of lines; there `offsets` are those of the records that
-    are in no block yet, if they are known.
-    """
-
-    part: int
-    uri: str
-    stream_start: int
-    file_offset: int | None
-    next_line: int | None
-    lines: int = 0
-    offsets: deque[int] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -97,9 +84,8 @@ class _Stream:
     def __init__(self, reader: SegmentReader, segment: Segment) -> None:
         self._reader = reader
         self._segment = segment
-        self._stretches: list[_Stretch] = []
+        self._stretches: list[Stretch | Pack] = []
         self._open = 0  # the first stretch of which more may come
-        self._ended: list[FileNote] = []
         self._length = 0
         self._torn: set[int] = set()  # stream offsets behind lines that damage cut short
         self._refused: deque[tuple[int, RefusedLine]] = deque()  # stream offsets behind them
@@ -107,55 +93,75 @@ class _Stream:
 
     def chunks(self) -> Iterator[bytes]:
         """Yields the bytes of all parts; each part's last line ends with a newline."""
-        for index, (part, fetched) in enumerate(fetched_ahead(self._segment.parts, self._fetch, is_small)):
-            problem: tuple[str, int | None, str] | None = None
-            last = _NEWLINE
-            self._stretches.append(
-                _Stretch(index, part.uri, self._length, part.start, self._first_line(part))
-            )
-            try:
-                for offset, lines in self._read(part, fetched):
-                    self._note_places(offset, lines)
-                    if lines.raw:
-                        self._length += len(lines.raw)
-                        last = lines.raw[-1]
-                        yield lines.raw
-            except (DamagedFile, FormatProblem) as error:
-                problem = (error.problem, error.offset, error.detail)
-            except FileNotFoundError as error:
-                problem = ("missing", None, type(error).__name__)
-            except Changed as error:
-                problem = ("changed", None, str(error))
-            except storage_errors() as error:
-                problem = ("unreadable", None, told(error))
-            note = FileNote(index, part.uri, 0, *(problem or ()))
-            if note.may_heal and self._unread_from is None:
-                self._unread_from = self._length
-            if last != _NEWLINE:
-                self._length += 1
-                if problem:
-                    self._torn.add(self._length)
-                yield b"\n"
-            self._ended.append(note)
+        for first, contents in batches(self._segment.parts, self._fetch, is_small):
+            if contents is None:
+                yield from self._part(first, partial(self._read, first))
+            else:
+                yield from self._small_parts(first, contents)
 
-    def _part_lines(self, part: FilePart) -> Iterator[tuple[int | None, Lines]]:
-        reader = self._reader
+    def _small_parts(self, first: int, contents: Sequence[Fetched]) -> Iterator[bytes]:
+        """Yields the bytes of files that are at hand; those of lines as one."""
+        takes_lines = self._reader.format.takes_lines
+        plain: list[bytes] = []
+        for index, content in enumerate(contents, first):
+            if takes_lines and isinstance(content, bytes) and is_ndjson(content):
+                plain.append(content)
+                continue
+            yield from self._pack(index - len(plain), plain)
+            plain = []
+            yield from self._part(index, partial(self._read_small, index, content))
+        yield from self._pack(first + len(contents) - len(plain), plain)
+
+    def _pack(self, first: int, contents: Sequence[bytes]) -> Iterator[bytes]:
+        if contents:
+            parts = self._segment.parts[first : first + len(contents)]
+            pack = Pack(first, parts, self._length, contents)
+            self._stretches.append(pack)
+            self._length += len(pack.raw)
+            yield pack.raw
+
+    def _part(self, index: int, read: Callable[[], Located]) -> Iterator[bytes]:
+        """Yields the bytes of one part, and notes how reading it ended."""
+        part = self._segment.parts[index]
+        stretch = Stretch(index, part.uri, self._length, part.start, self._first_line(part))
+        self._stretches.append(stretch)
+        last = _NEWLINE
+        try:
+            for offset, lines in read():
+                self._note_places(stretch, offset, lines)
+                if lines.raw:
+                    self._length += len(lines.raw)
+                    last = lines.raw[-1]
+                    yield lines.raw
+        except (DamagedFile, FormatProblem, Changed) as error:
+            stretch.problem = _problem(error)
+        except storage_errors() as error:
+            stretch.problem = _problem(error)
+        if stretch.note().may_heal and self._unread_from is None:
+            self._unread_from = self._length
+        if last != _NEWLINE:
+            self._length += 1
+            if stretch.problem:
+                self._torn.add(self._length)
+            yield b"\n"
+
+    def _fetch(self, parts: Sequence[FilePart]) -> list[Fetched]:
+        """Returns small files of one file system as they are stored, or why one could not be read."""
+        return read_files(self._reader.filesystem(parts[0].uri), parts)
+
+    def _read(self, index: int) -> Located:
+        reader, part = self._reader, self._segment.parts[index]
         return read_part(reader.filesystem(part.uri), part, reader.format, reader.verify)
 
-    def _fetch(self, part: FilePart) -> bytes:
-        """Returns a small file as it is stored."""
-        return read_whole(self._reader.filesystem(part.uri), part)
-
-    def _read(self, part: FilePart, fetched: Callable[[], bytes]) -> Located:
+    def _read_small(self, index: int, content: Fetched) -> Located:
+        if not isinstance(content, bytes):
+            raise content
         reader = self._reader
-        if is_small(part):
-            return read_small(fetched(), part, reader.format, reader.verify)
-        return read_part(reader.filesystem(part.uri), part, reader.format, reader.verify)
+        return read_small(content, self._segment.parts[index], reader.format, reader.verify)
 
-    def _note_places(self, offset: int | None, lines: Lines) -> None:
+    def _note_places(self, stretch: Stretch, offset: int | None, lines: Lines) -> None:
         """Notes where lines stand in their file, before they become a part of the stream."""
-        stretch = self._stretches[-1]
-        if stretch.stream_start == self._length:
+        if stretch.start == self._length:
             stretch.file_offset = offset
             stretch.next_line = lines.first or stretch.next_line
         stretch.offsets.extend(lines.offsets or ())
@@ -207,48 +213,56 @@ class _Stream:
         return self._unread_from is not None and end >= self._unread_from
 
     def take_notes(self) -> Iterator[FileNote]:
-        """Yields how reading ended, for each part, with its number of lines."""
-        for note, stretch in zip(self._ended, self._stretches, strict=True):
-            yield FileNote(note.part, note.uri, stretch.lines, note.problem, note.offset, note.detail)
+        """Yields how reading ended, with the number of lines; files that were read to their end as one."""
+        for is_well, group in groupby(self._notes(), lambda note: note.problem is None):
+            notes = list(group)
+            yield from [_as_one(notes)] if is_well else notes
+
+    def _notes(self) -> Iterator[FileNote]:
+        for stretch in self._stretches:
+            note = stretch.note()
             part = self._segment.parts[note.part]
-            if part.end is not None and stretch.next_line is not None and not note.problem:
-                self._reader.line_bases[part.uri, part.end] = stretch.next_line
+            next_line = stretch.next_line if isinstance(stretch, Stretch) else None
+            if part.end is not None and next_line is not None and note.problem is None:
+                self._reader.line_bases[part.uri, part.end] = next_line
+            yield note
 
     def _first_line(self, part: FilePart) -> int | None:
         return 1 if part.start == 0 else self._reader.line_bases.get((part.uri, part.start))
 
     def _spans(self, piece: bytes, start: int, end: int) -> tuple[Span, ...]:
         """Returns the files behind the stream's bytes from `start` to `end`, and counts their lines."""
-        found = list(self._stretches_in(start, end))
-        if len(found) == 1:
-            return (_span(*found[0], max(1, count_lines(piece))),)
-        ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == _NEWLINE)
-        behind = np.searchsorted(ends, [high - start for _, _, high in found])
-        counts: list[int] = np.diff(behind, prepend=0).tolist()
-        return tuple(_span(*stretch, lines) for stretch, lines in zip(found, counts, strict=True))
+        found = self._stretches_in(start, end)
+        return tuple(span for stretch, low, high in found for span in stretch.spans(piece, start, low, high))
 
-    def _stretches_in(self, start: int, end: int) -> Iterator[tuple[_Stretch, int, int]]:
+    def _stretches_in(self, start: int, end: int) -> Iterator[tuple[Stretch | Pack, int, int]]:
         """Yields the stretches that are not empty between two offsets, each with its own part of that."""
         for i in range(self._open, len(self._stretches)):
             stretch = self._stretches[i]
-            if stretch.stream_start >= end:
+            if stretch.start >= end:
                 break
             self._open = i
-            until = self._stretches[i + 1].stream_start if i + 1 < len(self._stretches) else end
-            low, high = max(start, stretch.stream_start), min(end, until)
+            until = self._stretches[i + 1].start if i + 1 < len(self._stretches) else end
+            low, high = max(start, stretch.start), min(end, until)
             if low < high:
                 yield stretch, low, high
 
 
-def _span(stretch: _Stretch, low: int, high: int, lines: int) -> Span:
-    """Returns what a block has of a stretch, and counts its lines."""
-    offset = None if stretch.file_offset is None else stretch.file_offset + low - stretch.stream_start
-    offsets = tuple(stretch.offsets.popleft() for _ in range(lines)) if stretch.offsets else ()
-    span = Span(stretch.part, stretch.uri, lines, high - low, stretch.next_line, offset, offsets)
-    stretch.lines += lines
-    if stretch.next_line is not None:
-        stretch.next_line += lines
-    return span
+def _problem(error: BaseException) -> tuple[str, int | None, str]:
+    """Returns what a note says of what ended the reading of a file."""
+    if isinstance(error, DamagedFile | FormatProblem):
+        return error.problem, error.offset, error.detail
+    if isinstance(error, FileNotFoundError):
+        return "missing", None, type(error).__name__
+    if isinstance(error, Changed):
+        return "changed", None, str(error)
+    return "unreadable", None, told(error)
+
+
+def _as_one(notes: Sequence[FileNote]) -> FileNote:
+    """Returns one note for parts that follow each other."""
+    lines, parts = sum(note.lines for note in notes), sum(note.parts for note in notes)
+    return notes[0]._replace(lines=lines, parts=parts)
 
 
 def _joined(chunks: Iterator[bytes]) -> Iterator[bytes]:

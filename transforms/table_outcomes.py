@@ -79,9 +79,8 @@ def _outcome(
 
 def _tally(rows: Sequence[Row], first: int, named: Mapping[int, Rejection], fate: TableFate) -> Tally:
     tally = Tally(lines=len(rows))
-    counts = tally.part(0)
-    counts.read = len(rows)
-    setattr(counts, fate.fate, len(rows))
+    tally.parts.add(0, "read", len(rows))
+    tally.parts.add(0, fate.fate, len(rows))
     if fate.fate == "dead_lettered":
         reasons = (named[i].reason if i in named else None for i in range(first, first + len(rows)))
         tally.by_reason.update(reason or Reason.TABLE_REFUSED.value for reason in reasons)

@@ -22,7 +22,7 @@ from tests.ledgers import RUN as RUN_ID
 from tests.ledgers import Service, Work, pack, write
 from tests.loopback import http, loopback_server
 from tests.servers import S3Server
-from transforms.tally import Tally
+from transforms.tally import Counts, PartCounts, Tally
 from transforms.unrecorded import Unrecorded
 
 REPOSITORY = Path(__file__).parent.parent
@@ -186,9 +186,8 @@ def test_a_block_counts_once_if_only_an_earlier_attempt_could_write_it_down(tmp_
     work = Work(StateFolder(str(tmp_path / "state")), [pack([path])], Service(fate=lambda: "undelivered"))
     assert work.start(2) == 2
     before = work.books()
-    seen, again = Tally(), Tally()
-    seen.part(0).read = seen.part(0).undelivered = 4
-    again.part(0).read, again.part(0).dead_lettered, again.part(0).imported = 2, 1, 1
+    seen = Tally(parts=PartCounts({0: Counts(read=4, undelivered=4)}))
+    again = Tally(parts=PartCounts({0: Counts(read=2, dead_lettered=1, imported=1)}))
     again.by_reason["invalid_json"] = 1
     lost = Unrecorded(is_told=True)
     lost.add(work.segments[0].id, {1: seen, 2: again})

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from transforms.tally import Counts, Tally
+from transforms.tally import Counts, PartCounts, Tally
 
 
 class CannotRecord(RuntimeError):
@@ -81,7 +81,9 @@ def _unsettled(tally: Tally) -> Tally:
     found.by_endpoint = endpoints
     for counter in (found.by_reason, found.by_filter, found.alterations):
         counter.clear()
-    for index, counts in tally.parts.items():
-        left = counts.read + counts.expanded
-        found.parts[index] = Counts(read=counts.read, expanded=counts.expanded, undelivered=left)
+    found.parts = PartCounts({index: _undelivered(counts) for index, counts in tally.parts.items()})
     return found
+
+
+def _undelivered(counts: Counts) -> Counts:
+    return Counts(counts.read, counts.expanded, undelivered=counts.read + counts.expanded)

@@ -11,28 +11,36 @@
 /* Every whole number of so many digits fits into 64 bits. */
 #define WHOLE_DIGITS 18
 
-/* A key with its value, where they have been written. */
+/* A key, and where it has been written with its value. */
 typedef struct {
     const Byte *key;
     size_t key_size;
-    uint64_t prefix; /* its first eight bytes as a number: most keys differ in them */
     const Byte *start;
     const Byte *end;
 } Member;
+
+/* What members are sorted by: most keys differ in their first eight bytes, taken as a number. */
+typedef struct {
+    uint64_t prefix;
+    const Member *member;
+} Place;
 
 typedef struct {
     Byte *out;
     Byte *scratch;
     int used;
     Member members[MOST_MEMBERS];
+    Place places[MOST_MEMBERS];
 } Writer;
 
-static Byte *
+/* Copies eight bytes at a time, and so up to seven more than asked for: what belongs there is written later. */
+static inline Byte *
 copy(Byte *out, const Byte *start, const Byte *end)
 {
-    size_t size = (size_t)(end - start);
-    memcpy(out, start, size);
-    return out + size;
+    for (ptrdiff_t done = 0; done < end - start; done += PADDING) {
+        memcpy(out + done, start + done, PADDING);
+    }
+    return out + (end - start);
 }
 
 /* Writes a character that may stand in no string as it is. */
@@ -50,7 +58,9 @@ put_escape(Byte c, Byte *out)
     case '"': case '\\': *out++ = c; return out;
     default: break;
     }
-    out = copy(out, (const Byte *)"u00", (const Byte *)"u00" + 3);
+    *out++ = 'u';
+    *out++ = '0';
+    *out++ = '0';
     *out++ = (Byte)digits[c >> 4];
     *out++ = (Byte)digits[c & 15];
     return out;
@@ -91,42 +101,53 @@ write_string(Writer *writer, const Byte *at)
     return at;
 }
 
-/* Returns whether a number is spelled as it would be written again. */
-static bool
-is_canonical(const Number *number)
+/* Returns where a decimal fraction ends without the zeros behind it, of which one stays if it is nothing else. */
+static const Byte *
+without_zeros(const Number *number)
 {
-    const Byte *whole = number->start + (*number->start == '-');
-    ptrdiff_t whole_digits = number->whole_end - whole;
-    if (number->exponent) {
-        return false;
+    const Byte *end = number->end;
+    while (end[-1] == '0' && end > number->whole_end + 2) {
+        end--;
     }
-    if (number->end == number->whole_end) {
-        return whole_digits <= WHOLE_DIGITS && (*whole != '0' || whole == number->start);
-    }
-    const Byte *fraction = number->whole_end + 1;
-    ptrdiff_t digits = number->end - fraction;
-    if (digits > 1 && number->end[-1] == '0') {
-        return false;
-    }
-    if (*whole != '0') {
-        return whole_digits + digits <= EXACT_DIGITS;
-    }
-    ptrdiff_t zeros = 0;
-    while (zeros < digits && fraction[zeros] == '0') {
-        zeros++;
-    }
-    return digits == 1 || (zeros <= MOST_LEADING_ZEROS && digits - zeros <= EXACT_DIGITS);
+    return end;
 }
 
+/* Returns whether a decimal fraction, up to `end`, is the shortest text of its double, as it would be written. */
+static bool
+is_shortest(const Byte *whole, const Byte *point, const Byte *end)
+{
+    const Byte *fraction = point + 1;
+    if (*whole != '0') {
+        return (point - whole) + (end - fraction) <= EXACT_DIGITS;
+    }
+    const Byte *first = fraction;
+    while (first < end && *first == '0') {
+        first++;
+    }
+    bool zero = first == end;
+    return zero || (first - fraction <= MOST_LEADING_ZEROS && end - first <= EXACT_DIGITS);
+}
+
+/* Writes a number, unless its canonical spelling takes arithmetic to find. */
 static const Byte *
 write_number(Writer *writer, const Byte *at)
 {
     Number number;
     at = skip_number(at, &number);
-    if (at == NULL || !is_canonical(&number)) {
+    if (at == NULL || number.exponent) {
         return NULL;
     }
-    writer->out = copy(writer->out, number.start, number.end);
+    const Byte *whole = number.start + (*number.start == '-'), *end = number.end;
+    if (end > number.whole_end) {
+        end = without_zeros(&number);
+        if (!is_shortest(whole, number.whole_end, end)) {
+            return NULL;
+        }
+    }
+    else if (end - whole > WHOLE_DIGITS || (*whole == '0' && whole > number.start)) {
+        return NULL;
+    }
+    writer->out = copy(writer->out, number.start, end);
     return at;
 }
 
@@ -158,46 +179,46 @@ prefix_of(const Byte *key, size_t size)
 
 /* Returns less than 0, 0 or more than 0 as one key stands before another, is the same, or stands behind it. */
 static inline int
-compare(const Member *one, const Member *other)
+compare(Place one, Place other)
 {
-    if (one->prefix != other->prefix) {
-        return one->prefix < other->prefix ? -1 : 1;
+    if (one.prefix != other.prefix) {
+        return one.prefix < other.prefix ? -1 : 1;
     }
-    size_t shorter = one->key_size < other->key_size ? one->key_size : other->key_size;
-    int order = memcmp(one->key, other->key, shorter);
+    size_t size = one.member->key_size, other_size = other.member->key_size;
+    int order = memcmp(one.member->key, other.member->key, size < other_size ? size : other_size);
     if (order != 0) {
         return order;
     }
-    return one->key_size < other->key_size ? -1 : one->key_size > other->key_size;
+    return size < other_size ? -1 : size > other_size;
 }
 
-/* Sorts members by their keys; returns false where one key stands twice. */
+/* Lists members in the order of their keys; returns false where one key stands twice. */
 static bool
-sort(Member *members, int count, bool *moved)
+sort(const Member *members, int count, Place *places, bool *moved)
 {
     *moved = false;
-    for (int i = 1; i < count; i++) {
-        Member member = members[i];
-        int place = i, order = -1;
-        while (place > 0 && (order = compare(&member, &members[place - 1])) < 0) {
-            members[place] = members[place - 1];
-            place--;
+    for (int i = 0; i < count; i++) {
+        Place place = {prefix_of(members[i].key, members[i].key_size), &members[i]};
+        int at = i, order = -1;
+        while (at > 0 && (order = compare(place, places[at - 1])) < 0) {
+            places[at] = places[at - 1];
+            at--;
         }
         if (order == 0) {
             return false;
         }
-        members[place] = member;
-        *moved = *moved || place < i;
+        places[at] = place;
+        *moved = *moved || at < i;
     }
     return true;
 }
 
 /* Puts an object's written members into the order of their keys; returns false where one stands twice. */
 static bool
-put_in_order(Writer *writer, Byte *first, Member *members, int count)
+put_in_order(Writer *writer, Byte *first, const Member *members, int count)
 {
     bool moved;
-    if (!sort(members, count, &moved)) {
+    if (!sort(members, count, writer->places, &moved)) {
         return false;
     }
     if (moved) {
@@ -206,7 +227,7 @@ put_in_order(Writer *writer, Byte *first, Member *members, int count)
             if (i > 0) {
                 *end++ = ',';
             }
-            end = copy(end, members[i].start, members[i].end);
+            end = copy(end, writer->places[i].member->start, writer->places[i].member->end);
         }
         copy(first, writer->scratch, end);
     }
@@ -230,12 +251,12 @@ write_member(Writer *writer, const Byte *at, int depth)
     }
     member->start = writer->out;
     *writer->out++ = '"';
-    member->key = writer->out;
+    member->key = key.escaped ? writer->out : key.start;
+    const Byte *text = writer->out;
     if (write_text(writer, key)) {
         return NULL;
     }
-    member->key_size = (size_t)(writer->out - member->key);
-    member->prefix = prefix_of(member->key, member->key_size);
+    member->key_size = (size_t)(writer->out - text);
     *writer->out++ = '"';
     *writer->out++ = ':';
     at = write_value(writer, skip_space(at + 1), depth);

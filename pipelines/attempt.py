@@ -15,6 +15,7 @@ from pipelines.ledger_lines import (
     BlockRecord,
     DeadFile,
     ProgressLine,
+    SegmentRecord,
     done_values,
     has_stamped,
     progress_values,
@@ -61,11 +62,23 @@ class Attempt:
         segment: str,
         attempt: str,
         inherited: Inherited | None = None,
+        completed: Callable[[SegmentRecord], object] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Starts with what earlier attempts settled; writes nothing yet."""
+        """Starts with what earlier attempts settled; writes nothing yet.
+
+        Args:
+            folder: the run's folder.
+            run: the run's identity.
+            segment: the segment.
+            attempt: the attempt's id.
+            inherited: what earlier attempts settled.
+            completed: called with the segment's record when its completion is durable.
+            clock: in seconds, for intervals.
+            now: seconds since the epoch.
+        """
         self._folder = folder
         self._run = run
         self._segment = segment
@@ -79,6 +92,7 @@ class Attempt:
         self._log: LocalLog | None = None
         self._last_ordinal: int | None = None
         self._sample = IdSample(SEGMENT_SAMPLE, digits=_ID_DIGITS)
+        self._completed = completed
         self._clock = clock
         self._now = now
         self._began_at = attempt_began_at(attempt)
@@ -148,10 +162,13 @@ class Attempt:
             record.sample_level, record.sample = self._sample.level, self._sample.counts
             record.sample_whole = not any(has_stamped(b.tally) for b in self._inherited.blocks.values())
             record.began_at, record.ended_at = self._began_at, self._now()
-            name = f"{self._name}.done"
+            record.completion = f"{FOLDER}/{self._name}.done"
             crash_point("before done")
-            self._folder.write(f"{FOLDER}/{name}", seal(done_values(record), seed(self._run, name))[0])
+            content = seal(done_values(record), seed(self._run, record.completion))[0]
+            self._folder.write(record.completion, content)
             crash_point("after done")
+            if self._completed is not None:
+                self._completed(record)
         self._let_go()
         return record.tally.total
 

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -22,7 +23,7 @@ from mixpanel_http.insert_ids import IdSample
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
 from pipelines.believing import Letters, attempt_of, believed, lines_by_name, segment_of
 from pipelines.crew import attend
-from pipelines.digest import read_digest
+from pipelines.digest import Digest, DigestParts, read_digests
 from pipelines.intents import Intents, earlier_sends, read_intents
 from pipelines.ledger_lines import (
     BlockRecord,
@@ -92,6 +93,7 @@ class Ledger:
     bases: tuple[tuple[tuple[str, int], int], ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     _begun: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _parts: DigestParts = field(default_factory=DigestParts, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.folder.uri
@@ -109,7 +111,8 @@ class Ledger:
     def open_attempt(self, segment: str, attempt: str) -> Attempt:
         """Returns the writer of a new attempt at a segment, which inherits what earlier ones settled."""
         inherited = _inherited.pop((self.folder.uri, segment, attempt), None) or self._settled(segment)
-        return Attempt(self.folder, self.run, segment, attempt, inherited)
+        completed = partial(self._parts.take, self.folder, self.run)
+        return Attempt(self.folder, self.run, segment, attempt, inherited, completed)
 
     def settled_blocks(self, segment_id: str, attempt: str) -> set[int] | None:
         """Returns the ordinals of blocks that this attempt need not send again; None if it is not needed.
@@ -211,7 +214,7 @@ def read_ledger(
     """
     names = sorted(folder.names(FOLDER))
     letters = Letters(folder)
-    found = _done(folder, run, [name for name in reversed(names) if name.endswith(".done")], letters)
+    found = _done(folder, run, [name for name in names if name.endswith(".done")], letters)
     unfinished: dict[str, list[str]] = {}
     for name in names:
         if name.endswith(".prog") and segment_of(name) not in found:
@@ -232,27 +235,45 @@ def read_ledger(
 
 
 def _done(folder: StateFolder, run: str, names: list[str], letters: Letters) -> RecordFile:
-    """Returns the segments that are done, by the first believable of these completions.
+    """Returns the segments that are done, by the last believable of their completions.
 
     Their samples of ids are added up at once, and stand with one of them: each alone takes much room.
     """
-    digest = read_digest(folder, run)
-    read = folder.read_all([name for name in names if name not in digest])
     found = RecordFile()
     sample = IdSample()
-    for name in names:
+    last = {segment_of(name): name for name in names}
+    for digest in read_digests(folder, run) if names else ():
+        if _is_believed(digest, last, found, letters):
+            for record in digest.records:
+                found.put(record)
+            sample.merge(digest.sample.level, digest.sample.counts)
+    left = [name for name in reversed(names) if not found.is_done(segment_of(name))]
+    for name, content in folder.read_all(left):
         segment = segment_of(name)
-        record = digest.get(name) or read_done(segment, next(read)[1], seed(run, name))
-        if record is None or segment in found or not all(map(letters.are_whole, record.dead)):
+        read = read_done(segment, content, seed(run, name))
+        if read is None or found.is_done(segment) or not all(map(letters.are_whole, read.dead)):
             continue
-        sample.merge(record.sample_level, record.sample)
-        record.sample_level, record.sample = 0, {}
-        record.completion = name
-        found.put(record)
-    for record in islice(found.values(), 1):
-        record.sample_level, record.sample = sample.level, sample.counts
-        found.put(record)
+        sample.merge(read.sample_level, read.sample)
+        read.sample_level, read.sample = 0, {}
+        read.completion = name
+        found.put(read)
+    for first in islice(found.values(), 1):
+        first.sample_level, first.sample = sample.level, sample.counts
+        found.put(first)
     return found
+
+
+def _is_believed(digest: Digest, last: Mapping[str, str], found: RecordFile, letters: Letters) -> bool:
+    """Returns whether a digest says what its completions would say now.
+
+    It is taken as a whole or not at all: its sample is that of all its segments.
+    """
+    return all(
+        last.get(record.segment) == record.completion
+        and not found.is_done(record.segment)
+        and all(map(letters.are_whole, record.dead))
+        for record in digest.records
+    )
 
 
 def trim_dead_letters(folder: StateFolder, ledger: Mapping[str, SegmentRecord]) -> None:

@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -162,6 +162,15 @@ class StateFolder:
             else:
                 self._filesystem().rm_file(self.path(name))
 
+    def remove_all(self, names: Collection[str]) -> None:
+        """Removes several files side by side, those that are there.
+
+        Raises:
+            StateUnusable: if one cannot be removed.
+        """
+        with ThreadPoolExecutor(1 if self.is_local else _READERS) as pool:
+            list(pool.map(self.remove, names))
+
     def open_log(self, name: str) -> LocalLog:
         """Opens a local file to append to.
 
@@ -193,6 +202,21 @@ class StateFolder:
             for start in range(0, len(names), _READ_AHEAD):
                 some = names[start : start + _READ_AHEAD]
                 yield from zip(some, pool.map(self.read, some), strict=True)
+
+    def read_if_there(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
+        """Yields (name, content) of those of several files that are there, a few at a time."""
+        with ThreadPoolExecutor(1 if self.is_local else _READERS) as pool:
+            for start in range(0, len(names), _READERS):
+                some = names[start : start + _READERS]
+                for name, content in zip(some, pool.map(self._read_if_there, some), strict=True):
+                    if content is not None:
+                        yield name, content
+
+    def _read_if_there(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
 
     def names(self, folder: str, prefix: str = "") -> dict[str, int]:
         """Returns name → size of the files directly in a folder; empty if there is none.

@@ -85,9 +85,11 @@ OF_OTHER_RUNS = {
     "before job",
     "before success of all",
     "before commit of a table",
+    "before part of digest",
+    "after part of digest",
     "before digest",
     "after digest",
-    "before removal of a digest",
+    "after removal of digests",
 }
 POINTS = [point for point in crash_points() if point not in OF_OTHER_RUNS]
 
@@ -98,7 +100,7 @@ def test_crash_points_have_names_of_their_own_and_there_are_enough() -> None:
     assert set(crash_points()) >= OF_OTHER_RUNS
 
 
-WRITES = {"write", "create", "remove", "append", "sync", "open_log"}
+WRITES = {"write", "create", "remove", "remove_all", "append", "sync", "open_log"}
 PLACES = {"folder", "_folder", "target", "log", "_log"}
 # What a plain run never comes to, so that no test here could crash at a point in it.
 ELSEWHERE = {

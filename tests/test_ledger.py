@@ -37,6 +37,12 @@ def work(tmp_path: Path) -> Work:
     return Work(StateFolder(str(tmp_path / "run")), segments)
 
 
+@pytest.fixture(autouse=True)
+def each_completion_is_in_a_digest_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes parts of one completion each, so that there are digests even of few segments."""
+    monkeypatch.setattr("pipelines.digest.LEAST", 1)
+
+
 def assert_complete(work: Work) -> None:
     """Checks that every record has arrived, each refused one is in one letter, and the books close."""
     books = work.books()

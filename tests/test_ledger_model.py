@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from hypothesis.stateful import (
 
 from mixpanel_http.event_rules import EventRules
 from pipelines.attempt import Attempt
+from pipelines.digest import FOLDER as DIGESTS
 from pipelines.digest import write_digest
 from pipelines.ledger import Ledger, trim_dead_letters
 from pipelines.state import StateFolder
@@ -38,7 +40,7 @@ SEGMENTS = 2
 STEPS_IN_SOAK = 2000
 KINDS = (
     *("plan", "send", "acknowledge", "fail", "crash", "torn write", "stale listing", "lost file"),
-    *("two attempts", "zombie", "resume"),
+    *("two attempts", "zombie", "resume", "digests"),
 )
 happened: Counter[str] = Counter()  # how often each kind of step was really taken
 FATES = st.sampled_from(["imported", "imported", "imported", "undelivered", "not_attempted"])
@@ -69,7 +71,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """A start of the run: it reads the ledger, trims the letters, and writes a digest."""
         launch = new_attempt_id()
         known = self.work.known()
-        write_digest(self.work.folder, RUN, launch, known, least=1)
+        write_digest(self.work.folder, RUN, launch, known, least=2)
         trim_dead_letters(self.work.folder, known)
         self.ledger = Ledger(self.work.folder, RUN, launch, resumed=True)
         self.attempts = []
@@ -191,6 +193,18 @@ class LedgerMachine(RuleBasedStateMachine):
         self.begin_start()
 
     @invariant()
+    def the_digests_say_nothing_that_the_completions_do_not_say(self) -> None:
+        folder = self.place / "run" / DIGESTS
+        happened["digests"] += folder.exists() and len(list(folder.iterdir())) > 1
+        known = self.work.known()
+        if folder.exists():
+            folder.rename(self.place / "aside")
+        plain = self.work.known()
+        if (self.place / "aside").exists():
+            (self.place / "aside").rename(folder)
+        assert {id_: replace(record, digested=False) for id_, record in known.items()} == plain
+
+    @invariant()
     def what_is_called_imported_was_received(self) -> None:
         happened["steps"] += 1
         books = self.work.books()
@@ -227,6 +241,12 @@ def run_machine(examples: int, steps: int) -> Counter[str]:
         ),
     )
     return Counter(happened)
+
+
+@pytest.fixture(autouse=True)
+def each_completion_is_in_a_digest_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes parts of one completion each, so that there are several even of two segments."""
+    monkeypatch.setattr("pipelines.digest.LEAST", 1)
 
 
 def test_the_ledger_holds_what_its_model_promises() -> None:

@@ -101,10 +101,10 @@ class TableRun:
         try:
             for outcome in self._outcomes(segment, attempt, settled):
                 writer.record(outcome)
-                activity.here.settled(outcome.tally)
+                activity.here.settled(segment.id, outcome.tally)
                 stop = stop or outcome.stop
             crash_point("before commit of a table")
-            writer.commit()
+            activity.here.completed(segment.id, writer.commit())
         except CannotRecord:
             unrecorded.here.add(segment.id, writer.unrecorded())
             raise

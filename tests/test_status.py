@@ -13,10 +13,11 @@ from pipelines.backfill import prepare_launch
 from pipelines.config_reading import load_config
 from pipelines.heartbeat import Heartbeat, now_values
 from pipelines.lease import Lease, RunBusy, _process, is_stale, take_lease
-from pipelines.progress import Snapshot, describe, progress_values
+from pipelines.progress import describe, progress_values
 from pipelines.state import StateFolder
 from pipelines.status import follow, list_runs, status_of, status_text
 from pipelines.status_command import show_runs, show_status
+from pipelines.watching import Snapshot
 from tests.backfills import Backfills, events
 from tests.processes import start, wait_until
 from transforms import drain
@@ -168,14 +169,14 @@ def test_what_a_process_is_doing() -> None:
     time = [100.0]
     activity = Activity(clock=lambda: time[0])
     assert activity.now().what == "starting"
-    activity.settled(Tally(parts=PartCounts({0: Counts(read=50, imported=50)})))
+    activity.settled("0000000", Tally(parts=PartCounts({0: Counts(read=50, imported=50)})))
     time[0] += 10
-    activity.settled(Tally(parts=PartCounts({0: Counts(read=50, imported=50)})))
+    activity.settled("0000000", Tally(parts=PartCounts({0: Counts(read=50, imported=50)})))
     assert activity.now().what == "sending"
     assert activity.now().events_per_second == 10
     tally = Tally()
     tally.requests["429"] += 2
-    activity.settled(tally)
+    activity.settled("0000000", tally)
     assert (activity.now().what, activity.now().refused) == ("throttled", 2)
     time[0] += REFUSED_SECONDS + 1
     activity.waiting("retry_wait_s", 3)
@@ -188,8 +189,8 @@ def test_what_a_process_is_doing() -> None:
 
 
 def test_progress_is_one_line_for_people_and_one_object_for_machines() -> None:
-    half = Tally(parts=PartCounts({0: Counts(read=600, imported=500, dead_lettered=100)}))
-    before, now = Snapshot(0.0, Tally(), 0), Snapshot(10.0, half, 50)
+    half = Counts(read=600, imported=500, dead_lettered=100)
+    before, now = Snapshot(0.0, Counts(), 0), Snapshot(10.0, half, 50)
     values = progress_values(now, before, 3, 100, "sending")
     assert (values["events_per_second"], values["seconds_left"], values["doing"]) == (50.0, 10.0, "sending")
     line = " 50% of 3 files: 500 imported, 100 dead letters, 50 events/s, sending, about 10 s left"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from transforms.tally import Counts, Tally
 
@@ -37,6 +38,18 @@ class Doing:
     busy: bool = False
 
 
+class Follower(Protocol):
+    """What is told of each block and segment that this process commits."""
+
+    def settled(self, segment: str, tally: Tally) -> None:
+        """Takes what became of a block."""
+        ...
+
+    def completed(self, segment: str, counts: Counts) -> None:
+        """Takes the counts of a segment whose last block is committed."""
+        ...
+
+
 @dataclass(slots=True)
 class Activity:
     """Takes note of what happens in this process. Safe to share between threads."""
@@ -50,6 +63,7 @@ class Activity:
     _refused_at: float = float("-inf")
     _moved_at: float | None = None
     _bundles: int = 0
+    _follower: Follower | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reset(self) -> None:
@@ -77,8 +91,24 @@ class Activity:
         """Notes that something got on."""
         self._moved_at = self.clock()
 
-    def settled(self, tally: Tally) -> None:
+    @contextmanager
+    def followed_by(self, follower: Follower) -> Iterator[None]:
+        """Tells somebody of all that is committed while the body runs."""
+        self._follower = follower
+        try:
+            yield
+        finally:
+            self._follower = None
+
+    def completed(self, segment: str, counts: Counts) -> None:
+        """Notes that the last block of a segment is committed."""
+        if (follower := self._follower) is not None:
+            follower.completed(segment, counts)
+
+    def settled(self, segment: str, tally: Tally) -> None:
         """Notes what became of a block."""
+        if (follower := self._follower) is not None:
+            follower.settled(segment, tally)
         total = tally.total
         with self._lock:
             now = self._moved_at = self.clock()

@@ -180,7 +180,7 @@ class _CommitFn(beam.DoFn):
         crash_point("before record")
         attempt.record(outcome)
         crash_point("after record")
-        activity.here.settled(outcome.tally)
+        activity.here.settled(outcome.segment, outcome.tally)
         self._counts.add(outcome.tally.total)
         if attempt.is_complete():
             del self._attempts[key]
@@ -197,6 +197,7 @@ class _CommitFn(beam.DoFn):
             except CannotRecord as problem:
                 self._lose(key, problem, attempt.unrecorded())
             else:
+                activity.here.completed(key[0], counts)
                 yield counts
 
     def _lose(self, key: Key, problem: CannotRecord, blocks: Mapping[int, Tally]) -> None:

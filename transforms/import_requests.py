@@ -156,8 +156,8 @@ def line_parts(block: Block) -> Column:
 
 def _parts_and_lines(block: Block) -> tuple[Column, Column]:
     """Returns the parts that a block has lines of, and how many of each."""
-    parts, lines = zip(*((span.part, span.lines) for span in block.spans), strict=True)
-    return np.array(parts, np.int64), np.array(lines, np.int64)
+    parts = np.array([span.part for span in block.spans], np.int64)
+    return parts, np.array([span.lines for span in block.spans], np.int64)
 
 
 def _count(tally: Tally, encoded: EncodedBlock, request: EncodedRequest, receipt: Receipt) -> None:

@@ -123,6 +123,26 @@ def make_updates(cache: Path, updates: int, profiles: int, files: int = 10) -> P
     return made_once(cache / f"v{VERSION}-{updates}-updates-of-{profiles}", fill)
 
 
+def make_shuffled_updates(cache: Path, updates: int, profiles: int, files: int = 10) -> Path:
+    """Return a folder of updates in any order, each of which sets `n` to its number, which is its time."""
+
+    def fill(unfinished: Path) -> None:
+        rng = random.Random(SEED)
+        contexts = _pool(rng, _context)
+        numbers = list(range(updates))
+        rng.shuffle(numbers)
+        lines = (
+            f'{{"$distinct_id":"u-{n % profiles:09}","$time":{n},'
+            f'"$set":{{"n":{n},{contexts[n % POOL]}}}}}\n'.encode()
+            for n in numbers
+        )
+        for number in range(files):
+            count = updates // files + (number < updates % files)
+            _write(unfinished / f"part-{number:05}.json", lines, count, gzipped=False)
+
+    return made_once(cache / f"v{VERSION}-{updates}-shuffled-updates-of-{profiles}", fill)
+
+
 def make_lines(count: int, with_ids: bool) -> Iterator[bytes]:
     """Yield that many lines."""
     rng = random.Random(SEED)

@@ -50,6 +50,7 @@ from pipelines.ledger import (
 from pipelines.listing import Listing
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
+from pipelines.ordering import ordered_segments, remove_ordered
 from pipelines.plan import list_files
 from pipelines.record_file import RecordFile
 from pipelines.report import ExitCode, RunFacts
@@ -150,10 +151,13 @@ def prepare_launch(
             f"{folder.uri}: this run exists; resume it with --resume {run_id}, or choose another run.id"
         )
     files = list_files(pattern_of(config), Storage(config.source.storage_options))
-    manifest = dataclasses.replace(_new_manifest(config, run_id, files), origin=origin)
+    sorts = config.records.order_by is not None
+    planned = None if sorts else SegmentFile(map(line_of, segments_of(config, files)))
     launch = new_attempt_id()
     lease = take_lease(folder, launch, config.run.lease_seconds, shared=not config.beam.in_process)
     crash_point("after lease")
+    segments = planned if planned is not None else _sorted_segments(config, folder, files, lease)
+    manifest = _new_manifest(config, run_id, files, segments, origin)
     write_manifest(folder, manifest)
     return Launch(config, folder, manifest, RecordFile(), False, dry_run, launch, lease)
 
@@ -225,10 +229,21 @@ def new_run_id(now: dt.datetime | None = None) -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
-def _new_manifest(config: Config, run_id: str, files: Listing) -> Manifest:
+def _sorted_segments(config: Config, folder: StateFolder, files: Listing, lease: Lease) -> SegmentFile:
+    """Returns the segments of a run whose records are put into an order first; a failure leaves no run."""
+    try:
+        return SegmentFile(map(line_of, ordered_segments(config, folder, files)))
+    except BaseException:
+        remove_ordered(folder)
+        lease.release()
+        raise
+
+
+def _new_manifest(
+    config: Config, run_id: str, files: Listing, segments: SegmentFile, origin: str | None
+) -> Manifest:
     created = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-    segments = SegmentFile(map(line_of, segments_of(config, files)))
-    return Manifest(run_id, created, settings_of(config), len(files), files.bytes, segments)
+    return Manifest(run_id, created, settings_of(config), len(files), files.bytes, segments, origin)
 
 
 def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, allow_new: bool) -> Launch:
@@ -475,7 +490,7 @@ class _Run:
         if state:
             write_report(launch.folder, report)
         else:
-            write_last_report(launch.folder, report, books, launch.manifest.segments, ledger)
+            write_last_report(launch.folder, launch.manifest, report, books, ledger)
         return report
 
     def _read_ledger(self) -> RecordFile:

@@ -85,20 +85,26 @@ class _File:
 
 
 class _Files:
-    """Puts files together from their parts, which stand side by side in a plan."""
+    """Puts files together from their parts, which stand side by side in a plan.
+
+    But where lines are ordered by their time, those of a file are in any of the segments: then all files are
+    held to the end.
+    """
 
     def __init__(self) -> None:
         self._last: _File | None = None
+        self._scattered: dict[str, _File] = {}
 
     def take(self, segment: Segment, record: SegmentRecord | None) -> Iterator[_File]:
         """Takes a segment's parts, and yields the files that have no more of them."""
         done = record is not None and record.done
         read = record is not None and bool(record.notes)
         for index, part in enumerate(segment.parts):
-            if self._last is None or self._last.uri != part.uri:
-                yield from self.rest()
-                self._last = _File(part.uri)
-            file = self._last
+            if segment.ordered is not None:
+                file = self._scattered.setdefault(part.uri, _File(part.uri))
+            else:
+                yield from self._other_than(part.uri)
+                file = self._last = self._last or _File(part.uri)
             file.done &= done
             file.read &= read
             if record is not None:
@@ -107,8 +113,13 @@ class _Files:
                 file.counts.add(counts)
 
     def rest(self) -> Iterator[_File]:
-        """Yields the last file."""
-        if self._last is not None:
+        """Yields the files that are left."""
+        yield from self._other_than("")
+        yield from self._scattered.values()
+
+    def _other_than(self, uri: str) -> Iterator[_File]:
+        """Yields the last file, if it is another one."""
+        if self._last is not None and self._last.uri != uri:
             yield self._last
             self._last = None
 

@@ -7,7 +7,7 @@ its books, from the state folder alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,10 +19,10 @@ from pipelines.lease import NAME as LEASE
 from pipelines.lease import holder, is_stale
 from pipelines.ledger import ErrorLimit, SegmentRecord, read_ledger, read_stops
 from pipelines.manifest import Manifest, read_manifest
+from pipelines.ordering import is_ordered, remove_ordered
 from pipelines.record_file import RecordFile
 from pipelines.report import RunFacts, make_report
 from pipelines.state import StateFolder
-from transforms.elements import Segment
 
 DETACHED: Final = "detached.json"
 REPORT: Final = "report.json"
@@ -75,20 +75,25 @@ def write_report(folder: StateFolder, report: Mapping[str, Any]) -> None:
 
 def write_last_report(
     folder: StateFolder,
+    manifest: Manifest,
     report: Mapping[str, Any],
     books: Books,
-    segments: Iterable[Segment],
     ledger: Mapping[str, SegmentRecord],
 ) -> None:
-    """Writes the books of each file, then the last report, and then the mark of a run that is done."""
+    """Writes the books of each file, then the last report, and then the mark of a run that is done.
+
+    Then a sorted copy of the input has served its time.
+    """
     crash_point("before files")
-    folder.write_pieces("files.jsonl", files_table(segments, ledger))
+    folder.write_pieces("files.jsonl", files_table(manifest.segments, ledger))
     crash_point("before last report")
     write_report(folder, report)
     if report["state"] == "done" and books.balanced and books.total.settled:
         crash_point("before success")
         folder.write("_SUCCESS", b"")
         crash_point("after success")
+        if is_ordered(manifest) and books.segments_done == len(manifest.segments):
+            remove_ordered(folder)
 
 
 def close_detached(folder: StateFolder, now: float | None = None) -> dict[str, Any] | None:
@@ -116,7 +121,7 @@ def close_detached(folder: StateFolder, now: float | None = None) -> dict[str, A
         return None
     state = "stopped" if stops else "dry_run" if detached.dry_run else "done" if is_done else "failed"
     report = whole_report(folder, manifest, books, _facts(detached, state, ledger, stops, at))
-    write_last_report(folder, report, books, manifest.segments, ledger)
+    write_last_report(folder, manifest, report, books, ledger)
     folder.remove(LEASE)
     folder.remove(DETACHED)
     return report

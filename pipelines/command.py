@@ -71,6 +71,8 @@ def run(
                 to.to_destination().authorization()  # a missing secret is told first
         for declared in config.maps:
             declared.check_secrets()
+        if resume is None and _sorts(config):
+            _say({"kind": "sorting"}, "Reading and sorting all updates before any is sent", in_json)
         start = (
             _start_of_jobs(config, resume, replay, dry_run, allow_new)
             if isinstance(config, JobsConfig)
@@ -101,6 +103,12 @@ def run(
         return _refuse(f"{error}\n{ended}", ExitCode.BUG)
     _print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report))
     return int(report["exit_code"])
+
+
+def _sorts(config: Config | JobsConfig) -> bool:
+    """Returns whether planning takes as long as reading does."""
+    records = [job.records for job in config.jobs] if isinstance(config, JobsConfig) else [config.records]
+    return any(one.order_by is not None for one in records)
 
 
 def _print(text: str) -> None:

@@ -57,6 +57,11 @@ class RecordsConfig(Section):
         description="the field of a flat row that holds the profile's id; `null`: records are operations",
     )
     group_key: str | None = Field(None, description="the kind of group, for records without `$group_key`")
+    order_by: Name | None = Field(
+        None,
+        description="the field of each record that holds the time by which updates are ordered, such as "
+        "`$time`; `null`: the order of the input",
+    )
     collapse: bool = Field(
         False,
         description="send one update of a profile in place of several, where that leaves the same profile",
@@ -75,6 +80,8 @@ def check_records(records: RecordsConfig) -> None:
     """Refuses settings that the kind of records knows nothing of."""
     if records.collapse and records.kind not in ("profiles", "groups", "mixed"):
         raise ValueError(f"records.collapse goes with updates of profiles, not with kind {records.kind}")
+    if records.kind not in ("profiles", "groups") and records.order_by is not None:
+        raise ValueError(f"records.order_by goes with kind profiles or groups, not with {records.kind}")
     if records.kind not in ("profiles", "groups") and records.id_field is not None:
         raise ValueError(f"records.id_field goes with kind profiles or groups, not with {records.kind}")
     if records.id_field is None and records.operation != "$set":

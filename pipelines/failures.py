@@ -8,7 +8,7 @@ from typing import Final
 
 _OWN: Final = (
     *("StateUnusable", "SecretUnavailable", "EndpointRefused", "EmulatorFailed"),
-    *("EngineRefused", "WorkersFailed", "WorkerRefused"),
+    *("EngineRefused", "WorkersFailed", "WorkerRefused", "OrderedUnusable"),
 )
 _LAST_LINE: Final = re.compile(
     r"^(?:[\w.]+\.)?(\w+(?:Error|Exception|Stopped|Unusable|Unavailable|Refused|Failed))(?:: (.*))?$"

@@ -36,9 +36,10 @@ from pipelines.ledger_lines import (
     unseal,
 )
 from pipelines.record_file import RecordFile
-from pipelines.state import StateFolder
+from pipelines.state import StateFolder, StateUnusable
 from pipelines.versions import check_worker
 from transforms.elements import EarlierSends, attempt_began_at
+from transforms.ordered_blocks import START_ANEW
 from transforms.tally import Counts, Tally
 
 
@@ -132,6 +133,17 @@ class Ledger:
     def intents(self) -> Intents:
         """Returns the writer of what is about to be sent once only."""
         return Intents(self.folder, self.run)
+
+    def ordered_content(self, name: str) -> bytes:
+        """Returns the lines of a segment that were put into an order when the run was planned.
+
+        Raises:
+            StateUnusable: if they are gone.
+        """
+        try:
+            return self.folder.read(name)
+        except FileNotFoundError:
+            raise StateUnusable(f"{self.folder.uri_of(name)}: missing; {START_ANEW}") from None
 
     def line_bases(self) -> Mapping[tuple[str, int], int]:
         """Returns the number of the line at an offset of a file, where it is known."""

@@ -61,6 +61,7 @@ def _of_kind(config: Config) -> dict[str, Any]:
         "records.id_field": records.id_field,
         "records.group_key": records.group_key,
         "records.ignore_time": records.ignore_time,
+        "records.order_by": records.order_by,
     }
 
 
@@ -129,7 +130,8 @@ def check_files(manifest: Manifest, ledger: RecordFile, files: Listing) -> None:
     Raises:
         RunMismatch: with a line for each such file.
     """
-    left = (segment for segment in manifest.segments if not ledger.is_done(segment.id))
+    undone = (segment for segment in manifest.segments if not ledger.is_done(segment.id))
+    left = (segment for segment in undone if segment.ordered is None)  # of the others the run has a copy
     problems, count = [], 0
     for part in _files_of(left):
         file = files.find(part.uri)
@@ -198,10 +200,18 @@ def take_new_files(config: Config, folder: StateFolder, manifest: Manifest, file
     """Adds files to a run that were not there when it was planned, and returns its manifest then.
 
     What is no new file is dropped from the list.
+
+    Raises:
+        RunMismatch: if the run's records are ordered by their time, and there are such files.
     """
     files.drop(part.uri for part in _files_of(manifest.segments))
     if not len(files):
         return manifest
+    if config.records.order_by is not None:
+        raise RunMismatch(
+            f"--allow-new: {next(iter(files)).uri} came after the run was planned, whose updates "
+            f"were put into the order of {config.records.order_by} then; start a new run for it"
+        )
     first = 1 + max((int(segment.id) for segment in manifest.segments), default=-1)
     new = (Segment(f"{first + int(segment.id):07d}", segment.parts) for segment in segments_of(config, files))
     segments = SegmentFile(map(line_of, new))

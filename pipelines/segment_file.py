@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import orjson
 
-from transforms.elements import FilePart, Segment
+from transforms.elements import FilePart, Ordered, Segment
 
 
 class SegmentFile(Sequence[Segment]):
@@ -62,13 +62,17 @@ class SegmentFile(Sequence[Segment]):
 
 def line_of(segment: Segment) -> bytes:
     """Returns a segment as a line of a manifest."""
-    return orjson.dumps({"id": segment.id, "parts": [_values(part) for part in segment.parts]}) + b"\n"
+    values: dict[str, Any] = {"id": segment.id, "parts": [_values(part) for part in segment.parts]}
+    if segment.ordered is not None:
+        values["ordered"] = list(segment.ordered)
+    return orjson.dumps(values) + b"\n"
 
 
 def read_line(line: bytes) -> Segment:
     """Returns the segment in a line of a manifest."""
     values = orjson.loads(line)
-    return Segment(values["id"], tuple(FilePart(*part) for part in values["parts"]))
+    ordered = Ordered(*values["ordered"]) if "ordered" in values else None
+    return Segment(values["id"], tuple(FilePart(*part) for part in values["parts"]), ordered)
 
 
 def _values(part: FilePart) -> list[Any]:

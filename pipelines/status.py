@@ -56,7 +56,7 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
     beat = _beat(folder, now())
     running = state == "running"
     done = sum(
-        _bytes_done(sum(part.bytes for part in segment.parts), record.done, record.tally.bytes_sent)
+        _bytes_done(segment.bytes, record.done, record.tally.bytes_sent)
         for segment in manifest.segments
         if (record := ledger.get(segment.id)) is not None
     )

@@ -52,7 +52,7 @@ def compile_time(spec: TimeSpec) -> Callable[[msgspec.Raw], Moment]:
         return sent(_of_iso(text, zone))
 
     def from_number(value: float, raw: msgspec.Raw | None) -> Moment:
-        per_second = _PER_SECOND.get(spec.format) or _unit(value)
+        per_second = _PER_SECOND.get(spec.format) or unit_of(value)
         if raw is not None and per_second <= 1000 and not add_ms and not spec.wall_clock:
             return raw, value / per_second
         ms = value * 1000 // per_second
@@ -103,7 +103,8 @@ def _value(raw: msgspec.Raw) -> str | int | float:
         _refuse("neither text nor a number")
 
 
-def _unit(value: float) -> int:
+def unit_of(value: float) -> int:
+    """Returns how many of a number's units are a second, by its size."""
     size = abs(value)
     if size < _AUTO_MS:
         return 1
@@ -117,6 +118,17 @@ def _unit(value: float) -> int:
 
 
 def _of_iso(text: str, zone: zoneinfo.ZoneInfo | None) -> int:
+    """Returns a moment in milliseconds since the epoch."""
+    clock, shift, utc = iso_clock(text)
+    return _ms(clock - _EPOCH - shift) if shift is not None else _ms_of(clock, None if utc else zone)
+
+
+def iso_clock(text: str) -> tuple[dt.datetime, dt.timedelta | None, bool]:
+    """Returns what a clock showed, by how much it was ahead of UTC, if that is said, and if it was UTC's.
+
+    Raises:
+        RecordRefused: if a text is no time in ISO 8601.
+    """
     match = _ISO(text.strip())
     if match is None:
         _refuse("no time in ISO 8601")
@@ -127,10 +139,10 @@ def _of_iso(text: str, zone: zoneinfo.ZoneInfo | None) -> int:
         clock = dt.datetime.combine(date, dt.time(int(hour or 0), int(minute or 0), int(second or 0), micros))
     except ValueError:
         _refuse("a time that does not exist")
-    if sign:
-        shift = dt.timedelta(hours=int(hours), minutes=int(minutes or 0))
-        return _ms(clock - _EPOCH - (shift if sign == "+" else -shift))
-    return _ms_of(clock, None if utc else zone)
+    if not sign:
+        return clock, None, bool(utc)
+    shift = dt.timedelta(hours=int(hours), minutes=int(minutes or 0))
+    return clock, shift if sign == "+" else -shift, False
 
 
 def _of_pattern(text: str, pattern: str, zone: zoneinfo.ZoneInfo | None) -> int:

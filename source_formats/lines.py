@@ -12,17 +12,21 @@ SCAN_BYTES: Final = 1 << 20  # looked at together: enough that a pass costs by t
 
 @dataclass(frozen=True, slots=True)
 class RefusedLine:
-    """A line that stands for what is no record of its file.
+    """A line that is refused whatever its kind of records asks; most stand for what is no record of its file.
 
     Attributes:
         index: which line.
         reason: a word for what is wrong with it.
         message: what was expected and what came.
+        field: the field that it is about, or None.
+        in_base64: whether the line holds what stood in the file in base64; else it is what stood there.
     """
 
     index: int
     reason: str
     message: str
+    field: str | None = None
+    in_base64: bool = True
 
 
 class Lines(NamedTuple):

@@ -102,6 +102,13 @@ def test_what_is_wrong_with_overrides_is_told_with_the_rest(load: Load) -> None:
             LOCAL + "records: {kind: event}\n",
             "records.kind: must be 'events', 'profiles', 'groups', 'identity', 'mixed' or 'lookup_tables'",
         ),
+        *(
+            (
+                LOCAL + f"records: {{kind: {kind}, order_by: $time}}\n",
+                f"configuration: records.order_by goes with kind profiles or groups, not with {kind}",
+            )
+            for kind in ("events", "identity", "mixed", "lookup_tables")
+        ),
         (
             LOCAL + "records: {tables: {a.csv: b}}\n",
             "configuration: records.tables goes with kind lookup_tables, not with events",

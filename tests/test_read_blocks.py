@@ -35,6 +35,9 @@ class Known:
     def earlier_sends(self, segment_id: str, attempt: str) -> Mapping[int, EarlierSends]:
         return {}
 
+    def ordered_content(self, name: str) -> bytes:
+        raise FileNotFoundError(name)
+
     def line_bases(self) -> Mapping[tuple[str, int], int]:
         return self.bases
 

@@ -80,7 +80,7 @@ def dead_letters(
         return  # nearly every block: splitting it again would cost as much as decoding it
     lines = block_lines(block)
     places = LinePlaces(block, lines)
-    in_base64 = {refused.index for refused in block.refused}
+    in_base64 = {refused.index for refused in block.refused if refused.in_base64}
     for i, rejection in enumerate(rejections):
         line = lines[rejection.index]
         if b'token"' in line:

@@ -41,12 +41,36 @@ class FilePart(NamedTuple):
         return (self.size if self.end is None else self.end) - self.start
 
 
+class Ordered(NamedTuple):
+    """Where a segment's lines lie whose order is not that of their files.
+
+    Attributes:
+        name: the file in the run's folder that holds them.
+        bytes: bytes of the stored files that it stands for, about.
+    """
+
+    name: str
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The unit of work and of the ledger: stretches of files that are read one after the other."""
+    """The unit of work and of the ledger.
+
+    Attributes:
+        id: its name.
+        parts: stretches of files that are read one after the other.
+        ordered: where its lines are read instead; its parts are then the files that they came from.
+    """
 
     id: str
     parts: tuple[FilePart, ...]
+    ordered: Ordered | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the stored files that it covers."""
+        return sum(part.bytes for part in self.parts) if self.ordered is None else self.ordered.bytes
 
 
 class Span(NamedTuple):

@@ -52,7 +52,7 @@ def _refused_lines(block: Block) -> tuple[Rejection, ...]:
     torn = "the file's readable content ends inside this line"
     return (
         *(
-            Rejection(line.index, line.reason, None, line.message)
+            Rejection(line.index, line.reason, line.field, line.message)
             for line in block.refused
             if line.index not in block.torn
         ),

@@ -16,6 +16,7 @@ from transforms import activity, drain
 from transforms.duplicate_keys import DuplicateKeys, refuse_duplicates
 from transforms.elements import Block, EarlierSends, Segment, new_attempt_id
 from transforms.letters_again import open_letters
+from transforms.ordered_blocks import ordered_blocks
 from transforms.part_lines import Verify
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage, scheme_of
@@ -34,6 +35,10 @@ class Progress(Protocol):
 
     def earlier_sends(self, segment_id: str, attempt: str) -> Mapping[int, EarlierSends]:
         """Returns what was sent already of blocks that this attempt has to send, by ordinal."""
+        ...
+
+    def ordered_content(self, name: str) -> bytes:
+        """Returns the lines of a segment that were put into an order when the run was planned."""
         ...
 
     def line_bases(self) -> Mapping[tuple[str, int], int]:
@@ -116,7 +121,6 @@ class _ReadFn(beam.DoFn):
         self._reader = SegmentReader(self._filesystem, self.limits, bases, self.verify, self.format)
 
     def process(self, segment: Segment) -> Iterator[Block]:
-        assert self._reader is not None
         if drain.is_requested() or self.progress.is_stopped():
             return
         attempt = new_attempt_id()
@@ -125,15 +129,22 @@ class _ReadFn(beam.DoFn):
             return
         earlier = self.progress.earlier_sends(segment.id, attempt)
         crash_point("before read")
-        for block in self._reader.blocks(segment, attempt, done):
+        for block in self._blocks(segment, attempt, done):
             if drain.is_requested():
                 return
             activity.here.moved()
             crash_point("after read")
             if block.ordinal in earlier and not block.provisional:
                 block = replace(block, earlier=earlier[block.ordinal])
-            opened = open_letters(block) if self.letters else block
+            opened = open_letters(block) if self.letters and segment.ordered is None else block
             yield refuse_duplicates(opened) if self.duplicate_keys == "refuse" else opened
+
+    def _blocks(self, segment: Segment, attempt: str, done: set[int]) -> Iterator[Block]:
+        assert self._reader is not None
+        if segment.ordered is None:
+            return self._reader.blocks(segment, attempt, done)
+        content = self.progress.ordered_content(segment.ordered.name)
+        return ordered_blocks(content, segment, attempt, done)
 
     def _filesystem(self, uri: str) -> FileSystem:
         scheme = scheme_of(uri)

@@ -9,11 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from mixpanel_http import event_scan
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = {"run": (), "gcp": ("gcp",), "test": ("test",)}
@@ -66,6 +69,15 @@ def test_wheel_and_sdist_are_the_same_bytes_when_built_twice(tmp_path: Path) -> 
 
     assert digests[0] == digests[1]
     assert sorted(name.rpartition(".")[2] for name in digests[0]) == ["gz", "whl"]
+
+
+def test_where_there_is_a_compiler_the_extension_is_built() -> None:
+    compiler = str(sysconfig.get_config_var("CC")).split()[0]
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not (shutil.which(compiler) and header.exists()):
+        pytest.skip("no compiler, or none of Python's headers")
+
+    assert event_scan.IS_BUILT
 
 
 def build(folder: Path, mtime: int) -> dict[str, str]:

@@ -74,7 +74,7 @@ def test_the_image_is_of_the_beam_that_the_project_takes() -> None:
 
 def test_the_image_holds_every_package_that_the_project_has() -> None:
     copied = re.findall(r"^COPY (\w+) (\w+)$", DOCKERFILE, re.MULTILINE)
-    assert copied == [(name, name) for name in packages()]
+    assert copied == [(name, name) for name in ["native", *packages()]]
 
 
 def test_the_template_asks_for_options_that_the_command_line_has() -> None:

@@ -83,7 +83,7 @@ def show_progress(launch: Launch, out: TextIO | None = None, in_json: bool = Fal
 @contextlib.contextmanager
 def _watching(launch: Launch) -> Iterator[Watched]:
     """Yields what tells how far the run is: this process itself, unless workers elsewhere do the work."""
-    sizes = {s.id: sum(part.bytes for part in s.parts) for s in launch.manifest.segments}
+    sizes = {segment.id: segment.bytes for segment in launch.manifest.segments}
     if launch.lease.shared:
         yield LedgerWatch(launch.folder, launch.manifest.key, sizes, launch.before)
         return

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mixpanel_http.crash_points import CRASHED
+from pipelines.state import StateFolder
 from pipelines.summary import summary
 from tests.backfills import Backfills, Outcome, read_letters
 from tests.processes import start
+from tests.servers import GcsServer, S3Server
+from transforms.storage import Storage
 
 ONE_BY_ONE = {"records.kind": "profiles", "limits.in_flight": 4, "run.id": "it"}
 
@@ -33,9 +37,12 @@ def applied(backfills: Backfills) -> dict[str, int]:
     return found
 
 
-def listed(report: dict[str, Any]) -> set[str]:
+Letters = Callable[[str], list[dict[str, Any]]]
+
+
+def listed(report: dict[str, Any], read: Letters = lambda name: read_letters(Path(name))) -> set[str]:
     """Returns the properties of the increments that a report lists as ambiguous."""
-    letters = [letter for name in report["ambiguous"]["files"] for letter in read_letters(Path(name))]
+    letters = [letter for name in report["ambiguous"]["files"] for letter in read(name)]
     assert {letter["reason"] for letter in letters} <= {"ambiguous"}
     return {next(iter(letter["record"].get("$add") or letter["record"]["$append"])) for letter in letters}
 
@@ -130,6 +137,54 @@ def test_a_crash_doubles_nothing(backfills: Backfills, point: str) -> None:
     assert max(found.values()) == 1
     assert {f"n{n}" for n in range(120)} - set(found) <= doubtful
     assert report["books"]["imported"] + report["books"]["ambiguous"] == 240
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("store", ["s3", "gcs"])
+@pytest.mark.parametrize(
+    ("order_by", "point"), [(None, "after intents:3"), ("$time", "between answer and receipt:2")]
+)
+def test_a_crash_doubles_nothing_with_the_state_on_a_store(
+    backfills: Backfills,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    store: str,
+    order_by: str | None,
+    point: str,
+) -> None:
+    server: S3Server | GcsServer = request.getfixturevalue(store)
+    options = dict(server.storage_options)
+    state = StateFolder(server.url(f"{order_by}/{point}".replace(" ", "-")), Storage(dict(options)))
+    if "secret" in options:
+        monkeypatch.setenv("TEST_STORE_SECRET", options["secret"])
+        options["secret"] = "env:TEST_STORE_SECRET"
+    backfills.write("a.json", [{**one, "$time": 9_000 - n} for n, one in enumerate(increments(120))])
+    changes = {
+        **ONE_BY_ONE,
+        "limits.records_per_request": 20,
+        "records.order_by": order_by,
+        "run.state": state.uri,
+        "run.storage_options": options,
+    }
+    config = backfills.config(backfills.everything, changes)
+    code, _, err = start(config, crash_at=point).end()
+    assert code == CRASHED, err
+    intents = {name for name in state.below("it").names("ledger") if name.endswith(".intent")}
+    code, report, err = start(config, "--resume", "it").end()
+    doubtful = listed(report, lambda name: _letters_on(state.below("it"), name))
+    found = applied(backfills)
+
+    assert intents
+    assert code == 5, err
+    assert 0 < len(doubtful) == report["books"]["ambiguous"] <= 80
+    assert report["books"]["imported"] + report["books"]["ambiguous"] == 120
+    assert max(found.values()) == 1
+    assert {f"n{n}" for n in range(120)} - set(found) <= doubtful
+
+
+def _letters_on(folder: StateFolder, uri: str) -> list[dict[str, Any]]:
+    lines = gzip.decompress(folder.read(uri.removeprefix(f"{folder.uri}/"))).splitlines()
+    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.soak

@@ -70,6 +70,7 @@ def whole_report(folder: StateFolder, manifest: Manifest, books: Books, facts: R
 
 def write_report(folder: StateFolder, report: Mapping[str, Any]) -> None:
     """Writes a report beside the ledger."""
+    crash_point("before report file")
     folder.write(REPORT, orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
 
 

@@ -53,6 +53,7 @@ def ordered_segments(config: Config, folder: StateFolder, files: Collection[Sour
 def remove_ordered(folder: StateFolder) -> None:
     """Removes the sorted copy of a run's input."""
     for name in folder.names(FOLDER):
+        crash_point("before removal of ordered")
         folder.remove(name)
 
 

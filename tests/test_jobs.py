@@ -229,7 +229,10 @@ def test_a_second_start_and_a_resume_with_other_jobs_are_refused(backfills: Back
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("point", ["before jobs", "after jobs", "before job", "before job:2", "after done:2"])
+@pytest.mark.parametrize(
+    "point",
+    ["before jobs", "after jobs", "before job", "before job:2", "after done:2", "before success of all"],
+)
 def test_a_crash_anywhere_loses_nothing(backfills: Backfills, point: str) -> None:
     path = two_jobs(backfills)
     code, _, err = start(path, crash_at=point).end()

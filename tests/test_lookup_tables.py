@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_emulator.lookup_tables import check_table as check_by_the_emulator
+from mixpanel_http.crash_points import CRASHED
 from mixpanel_http.failure_table import Action, AnswerClass
 from mixpanel_http.lookup_tables import MAX_TABLE_BYTES, NoTable, check_table, read_table_answer
 from pipelines.listing import SourceFile
 from pipelines.table_files import table_of, table_problems
 from tests.backfills import Backfills, Outcome
+from tests.processes import start
 from tests.servers import S3Server
 from transforms.table_outcomes import ROWS_PER_BLOCK
 
@@ -356,3 +358,18 @@ def test_a_table_that_changes_while_the_run_is_stopped_is_not_mixed(backfills: B
     assert outcome.code == 2
     assert "a.csv: has changed since the run was planned" in outcome.err
     assert not stored(backfills)
+
+
+@pytest.mark.soak
+def test_a_crash_before_a_table_is_committed_replaces_it_once_more_and_loses_nothing(
+    backfills: Backfills,
+) -> None:
+    put(backfills, "sku.csv", GOOD)
+    config = backfills.config(backfills.everything, KIND)
+    code, _, err = start(config, crash_at="before commit of a table").end()
+    assert code == CRASHED, err
+    code, report, err = start(config, "--resume", "it").end()
+
+    assert code == 0, err
+    assert (report["books"]["read"], report["books"]["imported"], report["books"]["balanced"]) == (2, 2, True)
+    assert stored(backfills) == {"sku": GOOD.decode()}

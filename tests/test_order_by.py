@@ -239,3 +239,17 @@ def test_a_crash_while_it_is_sorted_leaves_no_run_and_the_next_start_is_whole(ba
 
     assert outcome.code == 0, outcome.err
     assert {properties["version"] for properties in held(backfills).values()} == {9}
+
+
+@pytest.mark.soak
+def test_a_crash_while_the_sorted_copy_is_removed_loses_nothing(backfills: Backfills) -> None:
+    backfills.write("a.json", updates(10, 10))
+    config = backfills.config(backfills.everything, BY_TIME)
+    code, _, err = start(config, crash_at="before removal of ordered").end()
+    assert code == CRASHED, err
+    code, report, err = start(config, "--resume", "it").end()
+
+    assert code == 0, err
+    assert (report["books"]["balanced"], report["books"]["imported"]) == (True, 100)
+    assert {properties["version"] for properties in held(backfills).values()} == {9}
+    assert not list((backfills.state / "it" / "ordered").glob("*"))

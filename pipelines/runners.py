@@ -6,6 +6,8 @@ import argparse
 import difflib
 import importlib.util
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +15,7 @@ from typing import Any, Final
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineRunner
+from apache_beam.transforms.environments import Environment, SubprocessSDKEnvironment
 
 from pipelines.config import Config
 from pipelines.config_beam import BeamConfig
@@ -70,7 +73,21 @@ def runner_of(config: Config) -> PipelineRunner | str:
     `DirectRunner` means Beam's in-process FnApiRunner: Beam's own runner of that name first downloads another
     one, and runs the pipeline a second time where that fails.
     """
-    return FnApiRunner() if config.beam.runner == "DirectRunner" else config.beam.runner
+    if not config.beam.on_one_machine:
+        return config.beam.runner
+    return FnApiRunner() if config.beam.in_process else FnApiRunner(_own_processes())
+
+
+def _own_processes() -> Environment:
+    """Returns how workers on this machine are started: as Beam does, but deaf to signals.
+
+    Ctrl-C and service managers signal whole groups of processes. Workers end what is under way when the
+    launcher asks them to; a signal would end them in the midst of it.
+    """
+    python = shlex.quote(sys.executable)
+    worker = f"trap '' INT TERM; exec {python} -m apache_beam.runners.worker.sdk_worker_main"
+    environment: Environment = SubprocessSDKEnvironment.from_command_string(worker)
+    return environment
 
 
 def parsed_options(beam_args: Sequence[str]) -> dict[str, Any]:
@@ -105,6 +122,8 @@ def check_engine(beam: BeamConfig) -> None:
 def pipeline_options(config: Config, run_id: str = "") -> PipelineOptions:
     """Returns Beam's options: the project's defaults, and what the configuration says otherwise."""
     options: dict[str, Any] = {"save_main_session": False, **config.beam.options}
+    if config.beam.on_one_machine and not config.beam.in_process:
+        del options["direct_running_mode"]  # by which Beam would start workers in its own way
     if config.beam.ships_code and not options.keys() & _CODE:
         options["setup_file"] = str(_SETUP)
     if config.beam.runner == "DataflowRunner":

@@ -72,6 +72,21 @@ def test_the_image_is_of_the_beam_that_the_project_takes() -> None:
     assert python[1] in ("3.10", "3.11", "3.12", "3.13")
 
 
+def test_no_image_is_whatever_was_published_last() -> None:
+    template = (ROOT / "docker" / "flex-template.json").read_text()
+    recipe = re.sub(r"^#.*$", "", DOCKERFILE, flags=re.MULTILINE)
+    defaults = dict(re.findall(r"^ARG (\w+)=(.*)$", recipe, re.MULTILINE))
+    bases = re.findall(r"^FROM (\S+)", recipe, re.MULTILINE)
+
+    assert "latest" not in recipe + template
+    assert bases == ["${TEMPLATE_LAUNCHER}", "${BEAM_IMAGE}", "worker"]
+    assert defaults["BEAM_IMAGE"] == "apache/beam_python${PYTHON}_sdk:${BEAM}"
+    assert (
+        defaults["TEMPLATE_LAUNCHER"] == "scratch"
+    )  # has no versions: whoever builds a template names a digest
+    assert "TEMPLATE_LAUNCHER=$launcher@sha256:" in (ROOT / "docs" / "scale.md").read_text()
+
+
 def test_the_image_holds_every_package_that_the_project_has() -> None:
     copied = re.findall(r"^COPY (\w+) (\w+)$", DOCKERFILE, re.MULTILINE)
     assert copied == [(name, name) for name in ["native", *packages()]]

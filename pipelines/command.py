@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -29,6 +29,10 @@ from pipelines.replay import prepare_replay, replaying
 from pipelines.report import ExitCode
 from pipelines.state import StateUnusable
 from pipelines.summary import counted, shown, summary
+
+_NO_ENGINE: Final = "DirectRunner works on this machine, and nothing goes on without this process"
+_ONE_AFTER_ANOTHER: Final = "a job begins when the one before has ended, and this process sees to that"
+_STAY: Final = "leave --detach away and start the run where it can stay (should it end, --resume goes on)"
 
 
 def run(
@@ -231,11 +235,11 @@ def _submit(run_id: str, submit: Callable[[], str], config_path: str, as_json: b
 def _check_engine(config: Config | JobsConfig, detach: bool) -> None:
     """Refuses what an engine cannot do, or is not told enough for."""
     if detach and config.beam.on_one_machine:
-        raise ConfigError(["--detach: DirectRunner works in this process; nothing goes on without it"])
+        raise ConfigError([f"--detach: {_NO_ENGINE}; leave --detach away"])
     if detach and isinstance(config, JobsConfig):
-        raise ConfigError(["--detach: one job begins when another has ended, and somebody has to see that"])
+        raise ConfigError([f"--detach: {_ONE_AFTER_ANOTHER}; {_STAY}, or start each job as a run of its own"])
     if detach and isinstance(config, Config) and config.records.kind == "lookup_tables":
-        raise ConfigError(["--detach: lookup tables are sent by this process, and by no engine"])
+        raise ConfigError(["--detach: this process sends lookup tables, and no engine; leave --detach away"])
     if not config.beam.on_one_machine:
         from pipelines.runners import check_engine
 

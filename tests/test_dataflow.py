@@ -163,4 +163,4 @@ def test_what_an_engine_needs_is_asked_for_before_anything_is_planned(backfills:
     for name in ("project", "region", "temp_location"):
         assert f"beam.options.{name}: DataflowRunner needs it" in told
     assert run(str(backfills.config("x.json")), detach=True) == 2
-    assert "--detach: DirectRunner works in this process" in backfills.capture.readouterr().err
+    assert "--detach: DirectRunner works on this machine" in backfills.capture.readouterr().err

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from mixpanel_http.crash_points import CRASHED
+from pipelines.command import run
 from pipelines.config_jobs import JobsConfig
 from pipelines.config_reading import ConfigError, load_run
 from pipelines.jobs_report import may_go_on
@@ -312,6 +313,20 @@ def test_a_dry_run_reads_all_jobs_and_sends_nothing(backfills: Backfills) -> Non
     assert (outcome.code, outcome.report["state"]) == (0, "dry_run")
     assert (outcome.books["read"], outcome.books["not_attempted"]) == (81, 80)
     assert backfills.emulator.stats()["requests"] == 0
+
+
+def test_several_jobs_are_not_detached_from(backfills: Backfills) -> None:
+    elsewhere = {
+        "beam.runner": "PortableRunner",
+        "beam.options": {"job_endpoint": "localhost:9"},
+        "run.state": "s3://nowhere/state",
+    }
+
+    assert run(str(two_jobs(backfills, elsewhere)), detach=True) == ExitCode.USAGE
+
+    told = backfills.capture.readouterr().err
+    assert "a job begins when the one before has ended" in told
+    assert "start each job as a run of its own" in told
 
 
 def test_all_jobs_share_one_embedded_mixpanel(backfills: Backfills) -> None:

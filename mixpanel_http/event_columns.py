@@ -16,7 +16,6 @@ from mixpanel_http.block_checks import (
     disallowed_ids,
     is_utf8,
 )
-from mixpanel_http.event_shapes import shapes
 
 
 class _Properties(msgspec.Struct, gc=False):
@@ -52,7 +51,6 @@ class Columns(NamedTuple):
         insert_ids: `$insert_id`, unchecked, or UNSET.
         without_ip: the lines that have no `ip`.
         narrow: whether no event has other keys than `event` and `properties`.
-        whole: all that is in the events, where it was asked for.
     """
 
     names: Sequence[str]
@@ -61,7 +59,6 @@ class Columns(NamedTuple):
     insert_ids: Sequence[MaybeText]
     without_ip: Sequence[int]
     narrow: bool
-    whole: Sequence[object] | None = None
 
     def suspects(self, layout: Layout, now_s: float) -> set[int]:
         """Returns the lines that a rule does not clear."""
@@ -73,7 +70,7 @@ class Columns(NamedTuple):
         return found
 
 
-def columns_of(layout: Layout, *, whole: bool) -> Columns | None:
+def columns_of(layout: Layout) -> Columns | None:
     """Returns a piece's columns, or None where a line is not certainly one event that has the fields.
 
     The decoder takes any white space, or none, between objects. Every newline of a layout stands between `}`
@@ -82,15 +79,11 @@ def columns_of(layout: Layout, *, whole: bool) -> Columns | None:
 
     Args:
         layout: the piece.
-        whole: decode all that is in the events, if they have the shape that most have.
     """
     if not is_utf8(layout.piece):  # the decoder does not look into strings that it skips
         return None
-    found = None
     try:
-        if whole:
-            found = _whole_columns(layout)
-        return found or _columns(layout)
+        return _columns(layout)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
 
@@ -101,13 +94,6 @@ def _columns(layout: Layout) -> Columns | None:
         return _taken(layout, events, narrow=True)
     except msgspec.ValidationError:
         return _taken(layout, _wider_events.decode_lines(layout.piece), narrow=False)
-
-
-def _whole_columns(layout: Layout) -> Columns | None:
-    """Returns the same from events decoded as a whole, or None where the other decoder has to say more."""
-    events = shapes.decode(layout.piece)
-    columns = _taken(layout, events, narrow=True) if events is not None else None
-    return columns._replace(whole=events) if columns is not None else None
 
 
 def _taken(layout: Layout, events: Sequence[Any], *, narrow: bool) -> Columns | None:

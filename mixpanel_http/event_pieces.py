@@ -17,7 +17,7 @@ import msgspec
 from mixpanel_http.block_checks import Layout, layout_of
 from mixpanel_http.event_columns import Columns, columns_of
 from mixpanel_http.event_rules import DEFAULTED_IP, STAMPED_ID, EventRules, Place, check_event
-from mixpanel_http.insert_ids import FieldsMissing, id_of_decoded, located
+from mixpanel_http.insert_ids import FieldsMissing, located
 from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.verdicts import RecordRefused, Rejection
 
@@ -62,7 +62,6 @@ class _Assembly:
         self._now_s = now_s
         self._place = place
         self._make = rules.insert_id.recipe()
-        self._by_content = rules.insert_id.mode == "content"
         self._lines = 0  # seen so far
         self._blank = 0
         self._out: list[bytes] = []
@@ -105,7 +104,7 @@ class _Assembly:
         # told of a line counts its own characters.
         plain = piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece
         layout = layout_of(plain)
-        columns = columns_of(layout, whole=self._wants_ids(layout)) if layout else None
+        columns = columns_of(layout) if layout else None
         if layout is None or columns is None:
             self._add_halves(piece)
             return
@@ -114,10 +113,6 @@ class _Assembly:
             self._add_around(piece.split(b"\n"), suspects)
         else:
             self._changed = self._changed or len(plain) < len(piece)
-
-    def _wants_ids(self, layout: Layout) -> bool:
-        """Returns whether ids of content are needed, as far as the first line tells for all."""
-        return self._by_content and layout.piece.find(b'"$insert_id"', 0, int(layout.ends[0])) < 0
 
     def _add_halves(self, piece: bytes) -> None:
         middle = piece.find(b"\n", len(piece) // 2)
@@ -190,11 +185,7 @@ class _Assembly:
         """
         if not lines:
             return []
-        if columns.whole is not None:
-            whole = columns.whole
-            made = [id_of_decoded(whole[i]) for i in lines]
-        else:
-            made = self._ids_of_lines(layout, lines)
+        made = self._ids_of_lines(layout, lines)
         if self._rules.insert_id.keeps_rows:
             made = [located(m, *self._at(self._lines + i)) for m, i in zip(made, lines, strict=True)]
         return made

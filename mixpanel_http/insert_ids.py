@@ -83,15 +83,6 @@ def id_of_canonical(text: bytes) -> str:
     return _digest(text)
 
 
-def id_of_decoded(record: object) -> str:
-    """Returns the `content_id` of a record that msgspec has decoded without an error.
-
-    >>> id_of_decoded({"b": 2, "a": 1}) == content_id(b'{"a":1,"b":2}')
-    True
-    """
-    return _digest(_encode(record))
-
-
 def line_id(line: bytes) -> str:
     r"""Returns the id of a record's bytes, without the white space around them.
 

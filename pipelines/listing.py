@@ -6,8 +6,7 @@ import datetime as dt
 import itertools
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _BATCH: Final = 10_000
 _TABLE: Final = (
@@ -16,8 +15,7 @@ _TABLE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """One input file as it was when the run was planned.
 
     Attributes:
@@ -31,11 +29,6 @@ class SourceFile:
     uri: str
     size: int
     version: str
-
-    @property
-    def partition(self) -> str:
-        """What orders partitions: the date, or else the folder."""
-        return self.date.isoformat() if self.date else self.uri.rpartition("/")[0]
 
 
 class Listing(Collection[SourceFile]):
@@ -51,10 +44,7 @@ class Listing(Collection[SourceFile]):
 
     def add(self, files: Iterable[SourceFile]) -> None:
         """Takes files; of several with one name the last counts."""
-        rows = (
-            (_packed(f.uri), _packed(f.partition), f.date and f.date.isoformat(), f.size, f.version)
-            for f in files
-        )
+        rows = map(_row, files)
         while batch := list(itertools.islice(rows, _BATCH)):
             self._database.execute("BEGIN")
             self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", batch)
@@ -96,6 +86,14 @@ class Listing(Collection[SourceFile]):
         """Bytes of all files, as stored."""
         (total,) = self._database.execute("SELECT coalesce(sum(size), 0) FROM files").fetchone()
         return int(total)
+
+
+def _row(file: SourceFile) -> tuple[bytes, bytes, str | None, int, str]:
+    """Returns a row of the table: what orders partitions is the date, or else the folder."""
+    date, uri, size, version = file
+    name = _packed(uri)
+    day = date.isoformat() if date else None
+    return name, day.encode() if day else name.rpartition(b"/")[0], day, size, version
 
 
 def _packed(text: str) -> bytes:

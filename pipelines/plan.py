@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from operator import attrgetter
+from typing import Final, Literal
 
 from pipelines.listing import Listing, SourceFile
 from source_formats.detection import HEAD_BYTES, Format
@@ -76,26 +76,29 @@ def list_files(source: SourcePattern, storage: Storage) -> Listing:
     return found
 
 
-def cut_segments(files: Iterable[SourceFile], formats: Iterable[Format | None]) -> Iterator[Segment]:
+def cut_segments(
+    files: Iterable[SourceFile], format_of: Callable[[SourceFile], Format | None]
+) -> Iterator[Segment]:
     """Yields the segments: ranges of large plain files, whole compressed files, packs of small files.
 
     Args:
         files: in the order in which they are to be sent.
-        formats: for each what it holds, or None if it can only be read as a whole.
+        format_of: returns what a large one holds, or None if it can only be read as a whole.
     """
     number = 0
     pack: list[FilePart] = []
     packed = 0
-    for file, format in zip(files, formats, strict=True):
-        small = file.size <= SMALL_BYTES
-        if pack and (not small or packed + file.size > PACK_BYTES or len(pack) >= PACK_FILES):
+    for file in files:
+        _, uri, size, version = file
+        small = size <= SMALL_BYTES
+        if pack and (not small or packed + size > PACK_BYTES or len(pack) >= PACK_FILES):
             yield Segment(f"{number:07d}", tuple(pack))
             number, pack, packed = number + 1, [], 0
         if small:
-            pack.append(FilePart(file.uri, file.size, file.version))
-            packed += file.size
+            pack.append(FilePart(uri, size, version))
+            packed += size
             continue
-        for part in _ranges(file, format):
+        for part in _ranges(file, format_of(file)):
             yield Segment(f"{number:07d}", (part,))
             number += 1
     if pack:
@@ -103,14 +106,13 @@ def cut_segments(files: Iterable[SourceFile], formats: Iterable[Format | None]) 
 
 
 def plan_segments(
-    files: Collection[SourceFile],
+    files: Iterable[SourceFile],
     storage: Storage,
     choice: FormatChoice = FormatChoice(),  # noqa: B008 - immutable
 ) -> Iterator[Segment]:
     """Yields the run's segments, after a look at the first bytes of each file that would be split."""
     filesystems: dict[str, FileSystem] = {}
-    each, again = itertools.tee(files)
-    yield from cut_segments(each, (_splittable(file, storage, choice, filesystems) for file in again))
+    yield from cut_segments(files, lambda file: _splittable(file, storage, choice, filesystems))
 
 
 def _splittable(
@@ -154,17 +156,19 @@ def _matching(uri: str, source: SourcePattern, storage: Storage) -> Iterator[Sou
     filesystem = storage.open(uri)
     pattern = path_of(uri)
     matches = _compile(pattern).fullmatch
+    dated = "{date}" in pattern
     for prefix in _prefixes(pattern, source):
-        for path, info in _find(filesystem, scheme, prefix, pattern):
+        for path, size, version in _find(filesystem, scheme, prefix, pattern):
             match = matches(path)
-            if match is None or info.get("type") == "directory":
+            if match is None:
                 continue
-            _check_name(path)
-            text = match.groupdict().get("date")
+            if not path.isascii():
+                _check_name(path)
+            text = match["date"] if dated else None
             date = _date(text) if text else None
             if text and (date is None or not _in_range(date, source)):
                 continue
-            yield SourceFile(date, uri_of(scheme, path), int(info["size"]), version_of(info))
+            yield SourceFile(date, uri_of(scheme, path), size, version)
 
 
 def _check_name(path: str) -> None:
@@ -233,10 +237,8 @@ def _common(first: str, last: str) -> str:
     return first[:same]
 
 
-def _find(
-    filesystem: FileSystem, scheme: str, prefix: str, pattern: str
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (path, info) of the files below a prefix; on disk only as deep as the pattern goes."""
+def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> Iterator[tuple[str, int, str]]:
+    """Yields (path, size, version) of the files below a prefix; on disk only as deep as the pattern goes."""
     folder, _, _ = prefix.rpartition("/")
     if scheme == "file":
         depth = None if "**" in pattern else pattern.count("/") - folder.count("/")
@@ -247,15 +249,16 @@ def _find(
         raise SourceUnreadable(f"{pattern}: the bucket's name must be written out")
     bucket, _, key = prefix.partition("/")
     try:
-        yield from list_objects(filesystem, scheme, bucket, key)
+        for path, info in list_objects(filesystem, scheme, bucket, key):
+            yield path, int(info["size"]), version_of(info)
     except FileNotFoundError:
         return
     except storage_errors() as error:
         raise SourceUnreadable(f"{prefix}: cannot be listed: {told(error)}") from None
 
 
-def _walk(folder: str, prefix: str, depth: int | None, spelled: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (path, info) of local files. Unlike fsspec's, it does not step over what it may not read.
+def _walk(folder: str, prefix: str, depth: int | None, spelled: int) -> Iterator[tuple[str, int, str]]:
+    """Yields (path, size, version) of local files. Unlike fsspec's, it skips nothing that it may not read.
 
     Args:
         folder: where to begin.
@@ -265,24 +268,20 @@ def _walk(folder: str, prefix: str, depth: int | None, spelled: int) -> Iterator
     """
     try:
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            found = sorted(entries, key=attrgetter("name"))
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise SourceUnreadable(f"{folder}: cannot be listed: {error.strerror}") from None
     for entry in found:
-        if not (entry.path.startswith(prefix) or prefix.startswith(entry.path)):
+        path = entry.path
+        if not (path.startswith(prefix) or prefix.startswith(path)):
             continue
-        if _leads_nowhere(entry):
-            yield entry.path, {"type": "file", "size": 0}  # reading it will tell
+        if entry.is_symlink() and not os.path.exists(path):  # to nothing, or to itself
+            yield path, 0, ""  # reading it will tell
         elif entry.is_dir(follow_symlinks=spelled > 1):
             if depth is None or depth > 1:
-                yield from _walk(entry.path, prefix, None if depth is None else depth - 1, spelled - 1)
+                yield from _walk(path, prefix, None if depth is None else depth - 1, spelled - 1)
         elif entry.is_file():
             stat = entry.stat()
-            yield entry.path, {"type": "file", "size": stat.st_size, "mtime": stat.st_mtime}
-
-
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Returns whether an entry is a link to nothing or to itself."""
-    return entry.is_symlink() and not os.path.exists(entry.path)
+            yield path, stat.st_size, str(stat.st_mtime)

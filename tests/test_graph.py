@@ -28,7 +28,7 @@ def graph(backfills: Backfills, files: int) -> tuple[beam.Pipeline, int]:
     config = load_config(str(backfills.config("data/*.json")))
     folder = StateFolder(str(backfills.state / str(files)))
     listed = [SourceFile(None, f"/data/{n}.json", 50_000_000, "1") for n in range(files)]
-    segments = tuple(cut_segments(listed, ("ndjson" for _ in listed)))
+    segments = tuple(cut_segments(listed, lambda file: "ndjson"))
     write_manifest(folder, Manifest("r", "now", {}, files, 1, segments))
     pipeline = beam.Pipeline()
     _ = pipeline | "BackfillEvents" >> BackfillEvents(

@@ -169,7 +169,7 @@ def _rows(files: Iterable[_File]) -> Iterator[bytes]:
 
 def _is_pack(segment: Segment) -> bool:
     """Returns whether a segment has files as a whole, of which no other segment has a part."""
-    return all(part.end is None for part in segment.parts)
+    return segment.ordered is None and all(part.end is None for part in segment.parts)
 
 
 def _pack_rows(segment: Segment, record: SegmentRecord) -> Iterator[bytes]:

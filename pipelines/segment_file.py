@@ -7,11 +7,14 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import Final, overload
 
-import orjson
+import msgspec
 
-from transforms.elements import FilePart, Ordered, Segment
+from transforms.elements import Segment
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Segment).decode
 
 
 class SegmentFile(Sequence[Segment]):
@@ -39,10 +42,10 @@ class SegmentFile(Sequence[Segment]):
     def __getitem__(self, index: int | slice) -> Segment | tuple[Segment, ...]:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        return read_line(self._line(range(len(self))[index]))
+        return _decode(self._line(range(len(self))[index]))
 
     def __iter__(self) -> Iterator[Segment]:
-        return map(read_line, self.lines())
+        return map(_decode, self.lines())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
@@ -62,19 +65,4 @@ class SegmentFile(Sequence[Segment]):
 
 def line_of(segment: Segment) -> bytes:
     """Returns a segment as a line of a manifest."""
-    values: dict[str, Any] = {"id": segment.id, "parts": [_values(part) for part in segment.parts]}
-    if segment.ordered is not None:
-        values["ordered"] = list(segment.ordered)
-    return orjson.dumps(values) + b"\n"
-
-
-def read_line(line: bytes) -> Segment:
-    """Returns the segment in a line of a manifest."""
-    values = orjson.loads(line)
-    ordered = Ordered(*values["ordered"]) if "ordered" in values else None
-    return Segment(values["id"], tuple(FilePart(*part) for part in values["parts"]), ordered)
-
-
-def _values(part: FilePart) -> list[Any]:
-    told = [part.format] if part.format else []
-    return [part.uri, part.size, part.version, part.start, part.end, *told]
+    return _encode(segment) + b"\n"

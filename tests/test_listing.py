@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.books import close_books
 from pipelines.listing import Listing, SourceFile
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
-from pipelines.segment_file import SegmentFile, line_of, read_line
+from pipelines.segment_file import SegmentFile, line_of
 from pipelines.state import StateFolder
 from tests.servers import S3Server
 from transforms.elements import FilePart, Segment
@@ -58,7 +57,7 @@ def test_segments_on_disk_look_like_a_tuple_of_them() -> None:
     assert expected == stored
     assert stored != expected[:4]
     assert (stored[0], stored[-1], stored[1:3]) == (expected[0], expected[-1], expected[1:3])
-    assert list(map(read_line, stored.lines())) == list(expected)
+    assert list(stored.lines()) == list(map(line_of, expected))
     with pytest.raises(IndexError):
         stored[5]
     with pytest.raises(TypeError):
@@ -111,14 +110,6 @@ def test_a_bucket_is_listed_page_by_page_to_its_end_without_markers_of_folders(s
     found = [path for path, _ in list_objects(_Paged(), scheme, "bucket", "a/")]
 
     assert found == ["bucket/a/1", "bucket/a/2", "bucket/a/3", "bucket/a/4"]
-
-
-def test_files_whose_parts_are_in_several_segments_count_once() -> None:
-    split = [
-        Segment("0", (FilePart("/a", 10, "1", 0, 5),)),
-        Segment("1", (FilePart("/a", 10, "1", 5, 10), FilePart("/b", 1, "1"))),
-    ]
-    assert close_books(split, {}).files_done == 0
 
 
 def test_files_are_found_and_dropped_by_their_names() -> None:

@@ -179,8 +179,9 @@ def _count_by_part(tally: Tally, encoded: EncodedBlock, request: EncodedRequest,
     refused = np.array([rejection.index for rejection in receipt.rejections], np.int64)
     for first, count, fate in receipt.ranges:
         fared = of_records[request.first + first : request.first + first + count]
-        inside = refused[(refused >= first) & (refused < first + count)] - first
-        tally.parts.add_each(fate, np.delete(fared, inside))
+        if len(refused):
+            fared = np.delete(fared, refused[(refused >= first) & (refused < first + count)] - first)
+        tally.parts.add_each(fate, fared)
 
 
 def count_refusals(tally: Tally, block: Block, refusals: list[Rejection]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final, Protocol
 
 from fsspec.implementations.local import LocalFileSystem
@@ -17,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from transforms.elements import FilePart
 from transforms.storage import FileSystem, gcs_refusals, path_of, storage_errors, version_of
 
+_TO_READ: Final = os.O_RDONLY | os.O_CLOEXEC
 _TRIES: Final = 5  # for an answer that breaks off; refusals are retried by the store's client
 
 
@@ -65,37 +65,39 @@ def pinned(filesystem: FileSystem, part: FilePart) -> Iterator[PinnedFile]:
 
 def read_files(filesystem: FileSystem, parts: Sequence[FilePart]) -> list[Fetched]:
     """Returns all of some small files, in the versions that were planned, or why one could not be read."""
-    read = _read_local if isinstance(filesystem, LocalFileSystem) else partial(_read_whole, filesystem)
-    found: list[Fetched] = []
-    for part in parts:
-        try:
-            found.append(read(part))
-        except Changed as error:
-            found.append(error)
-        except storage_errors() as error:
-            found.append(error)
-    return found
+    if isinstance(filesystem, LocalFileSystem):
+        return [_read_local(filesystem, part) for part in parts]
+    return [_read_whole(filesystem, part) for part in parts]
 
 
-def _read_whole(filesystem: FileSystem, part: FilePart) -> bytes:
-    with pinned(filesystem, part) as file:
-        return file.read(0, part.size)
-
-
-def _read_local(part: FilePart) -> bytes:
-    """Returns all of a small local file, by four calls of the system and little else."""
-    uri, size, version, *_ = part
-    descriptor = os.open(uri if uri.startswith("/") else path_of(uri), os.O_RDONLY | os.O_CLOEXEC)
+def _read_whole(filesystem: FileSystem, part: FilePart) -> Fetched:
     try:
-        content = os.read(descriptor, size)
-        while len(content) < size and (more := os.read(descriptor, size - len(content))):
-            content += more
-        found = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-    if found.st_size != size or str(found.st_mtime) != version:
-        raise Changed(_CHANGED)
-    return _whole(content, 0, size)
+        with pinned(filesystem, part) as file:
+            return file.read(0, part.size)
+    except Changed as error:
+        return error
+    except storage_errors() as error:
+        return error
+
+
+def _read_local(filesystem: FileSystem, part: FilePart) -> Fetched:
+    """Returns the same by four calls of the system and little else: each step counts in a small file.
+
+    What does not go well is tried again with care, which tells what is wrong.
+    """
+    uri, size, version, _, _, _ = part
+    try:
+        descriptor = os.open(uri if uri[0] == "/" else path_of(uri), _TO_READ)
+        try:
+            content = os.read(descriptor, size)
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return _read_whole(filesystem, part)
+    if len(content) == size == found.st_size and str(found.st_mtime) == version:
+        return content
+    return _read_whole(filesystem, part)
 
 
 class _LocalFile:
@@ -104,7 +106,7 @@ class _LocalFile:
     def __init__(self, part: FilePart) -> None:
         self._part = part
         path = part.uri if part.uri.startswith("/") else path_of(part.uri)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(path, _TO_READ)
 
     def read(self, start: int, end: int) -> bytes:
         data = os.pread(self._descriptor, end - start, start)

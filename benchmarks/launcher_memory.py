@@ -28,9 +28,10 @@ import numpy as np
 from benchmarks.bars import Bar
 from benchmarks.measure import RunFailed
 from pipelines.attempt import Attempt
-from pipelines.backfill import Launch, prepare_launch, run_launch
+from pipelines.backfill import run_launch
 from pipelines.config import Config
 from pipelines.graph import BackfillEvents
+from pipelines.launch import Launch, prepare_launch
 from pipelines.ledger import Ledger
 from pipelines.state import StateFolder
 from transforms import storage

@@ -9,8 +9,8 @@ import json
 import sys
 import time
 
-from pipelines.backfill import prepare_launch
 from pipelines.config_reading import load_config
+from pipelines.launch import prepare_launch
 
 
 def main() -> None:

@@ -14,19 +14,21 @@ import orjson
 
 from mixpanel_http.client import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
-from pipelines.backfill import Launch, RunMismatch, Watch, prepare_launch, run_launch, submit_launch
+from pipelines.backfill import Watch, run_launch, submit_launch
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
 from pipelines.config_reading import ConfigError, load_run, with_beam_options
 from pipelines.following import EngineRefused
 from pipelines.jobs import prepare_jobs, prepare_jobs_replay, run_jobs
 from pipelines.lanes import choose_lanes
+from pipelines.launch import Launch, prepare_launch
 from pipelines.lease import RunBusy
 from pipelines.manifest import ManifestUnusable
 from pipelines.plan import NothingMatched, SourceUnreadable
 from pipelines.progress import show_progress
 from pipelines.replay import prepare_replay, replaying
 from pipelines.report import ExitCode
+from pipelines.resuming import RunMismatch
 from pipelines.state import StateUnusable
 from pipelines.summary import counted, shown, summary
 

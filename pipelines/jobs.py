@@ -17,12 +17,13 @@ import orjson
 
 from mixpanel_http.crash_points import crash_point
 from pipelines import signals
-from pipelines.backfill import Launch, Watch, new_run_id, prepare_launch, run_launch
+from pipelines.backfill import Watch, run_launch
 from pipelines.books import Books
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
 from pipelines.heartbeat import SUPERSEDED, Heartbeat, beating
 from pipelines.jobs_report import jobs_report, may_go_on
+from pipelines.launch import Launch, new_run_id, prepare_launch
 from pipelines.lease import Lease, take_lease
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.plan import NothingMatched

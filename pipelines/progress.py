@@ -20,7 +20,7 @@ from pipelines.watching import LedgerWatch, OwnWatch, Snapshot, Watched
 from transforms import activity, drain
 
 if TYPE_CHECKING:
-    from pipelines.backfill import Launch
+    from pipelines.launch import Launch
 
 LINE_SECONDS: Final = 10.0
 BAR_SECONDS: Final = 0.5

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipelines.backfill import Launch, new_run_id, prepare_launch
 from pipelines.config import Config
 from pipelines.config_source import SourceConfig
+from pipelines.launch import Launch, new_run_id, prepare_launch
 from pipelines.ledger import DeadFile, read_ledger
 from pipelines.manifest import read_manifest, read_origin
 from pipelines.plan import NothingMatched

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.backfill import prepare_launch
 from pipelines.config_reading import load_config
 from pipelines.digest import FOLDER, LEAST
+from pipelines.launch import prepare_launch
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.manifest import NAME, read_manifest, write_manifest
 from pipelines.state import StateFolder

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pipelines.attempt import Attempt
-from pipelines.backfill import prepare_launch
 from pipelines.command import run
 from pipelines.config_reading import load_config
+from pipelines.launch import prepare_launch
 from pipelines.state import StateFolder
 from tests.backfills import TOKEN, Backfills, events
 from tests.servers import GcsServer, S3Server

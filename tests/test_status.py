@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.backfill import prepare_launch
 from pipelines.config_reading import load_config
 from pipelines.heartbeat import Heartbeat, now_values
+from pipelines.launch import prepare_launch
 from pipelines.lease import Lease, RunBusy, _process, is_stale, take_lease
 from pipelines.progress import describe, progress_values
 from pipelines.state import StateFolder

@@ -71,6 +71,51 @@ def test_wheel_and_sdist_are_the_same_bytes_when_built_twice(tmp_path: Path) -> 
     assert sorted(name.rpartition(".")[2] for name in digests[0]) == ["gz", "whl"]
 
 
+@pytest.mark.soak  # it builds twice, and runs
+@pytest.mark.parametrize("compiler", ["cc", "false"])
+def test_a_bare_worker_installs_the_sdist_with_a_compiler_and_without(tmp_path: Path, compiler: str) -> None:
+    copy_sources(tmp_path / "sources")
+    bare, clean = tmp_path / "bare", {**os.environ, "PYTHONPATH": "", "CC": compiler}
+    build_in(tmp_path / "sources", "--sdist")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    python = str(bare / "bin" / "python")
+    own = next((bare / "lib").glob("python*")) / "site-packages"
+    (own / "of_others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (sdist,) = (tmp_path / "sources" / "dist").iterdir()
+    install = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--ignore-installed")
+    subprocess.run(
+        [python, "-m", "pip", "install", *install, "--prefix", str(bare), str(sdist)],
+        check=True,
+        env=clean,
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    script = (
+        "import json, sys; from mixpanel_http import event_scan; from run_backfill import main; "
+        "print(event_scan.IS_BUILT, event_scan.__file__, file=sys.stderr); raise SystemExit(main())"
+    )
+    changes = (
+        "--set",
+        f"run.state={tmp_path}/state",
+        "--set",
+        f"source.uri={ROOT}/sample/events/dt={{date}}/*",
+    )
+    done = subprocess.run(
+        [python, "-c", script, "--config", str(ROOT / "configs" / "local.yaml"), "--json", *changes],
+        env=clean,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["books"]["balanced"]
+    built, place = done.stderr.split(maxsplit=2)[:2]
+    assert built == str(compiler == "cc")
+    assert Path(place).is_relative_to(bare)
+
+
 def test_where_there_is_a_compiler_the_extension_is_built() -> None:
     compiler = str(sysconfig.get_config_var("CC")).split()[0]
     header = Path(sysconfig.get_path("include"), "Python.h")
@@ -82,19 +127,29 @@ def test_where_there_is_a_compiler_the_extension_is_built() -> None:
 
 def build(folder: Path, mtime: int) -> dict[str, str]:
     """Builds a copy of the project whose files have another time, and returns the packages' digests."""
+    copy_sources(folder)
+    for path in folder.rglob("*"):
+        os.utime(path, (mtime, mtime))
+    build_in(folder)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "dist").iterdir()}
+
+
+def copy_sources(folder: Path) -> None:
+    """Copies what packages are built from."""
     ignored = shutil.ignore_patterns(
         ".*", "__pycache__", "*.egg-info", "*.so", "build", "dist", "tests", "requirements"
     )
     shutil.copytree(ROOT, folder, ignore=ignored)
-    for path in folder.rglob("*"):
-        os.utime(path, (mtime, mtime))
+
+
+def build_in(folder: Path, *what: str) -> None:
+    """Builds packages in a copy of the project."""
     subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--quiet", str(folder)],
+        [sys.executable, "-m", "build", "--no-isolation", "--quiet", *what, str(folder)],
         check=True,
         capture_output=True,
         env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
     )
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "dist").iterdir()}
 
 
 OFFLINE = """

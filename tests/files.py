@@ -9,6 +9,7 @@ from typing import Final
 
 import zstandard
 
+from transforms.dead_letters import LinePlaces, block_lines
 from transforms.elements import Block, FilePart, Segment
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage, path_of, version_of
@@ -20,6 +21,8 @@ COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
     ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
 ROOMY: Final = BlockLimits(2000, 9_800_000)
+Line = tuple[str, int | None, int, bytes]
+"""A line with its file, its number and its offset."""
 
 
 def local(uri: str) -> FileSystem:
@@ -42,3 +45,25 @@ def read_blocks(
 ) -> list[Block]:
     """Returns the blocks of one segment with these parts."""
     return list(SegmentReader(local, limits).blocks(Segment("segment", tuple(parts)), "attempt", done))
+
+
+def lines_with_places(blocks: list[Block]) -> list[Line]:
+    """Returns the lines of blocks, each with its place."""
+    found = []
+    for block in blocks:
+        lines = block_lines(block)
+        places = LinePlaces(block, lines)
+        for index, line in enumerate(lines):
+            source = places.source(index)
+            found.append((source["uri"], source["line"], source["offset"], line))
+    return found
+
+
+def expected_lines(path: Path, content: bytes) -> list[Line]:
+    """Returns the lines of a file as simply as can be."""
+    found: list[Line] = []
+    offset = 0
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else [], 1):
+        found.append((str(path), number, offset, line))
+        offset += len(line) + 1
+    return found

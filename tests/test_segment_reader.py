@@ -11,35 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.files import COMPRESS, ROOMY, local, parts_of, read_blocks
-from transforms.dead_letters import LinePlaces, block_lines
+from tests.files import COMPRESS, ROOMY, expected_lines, lines_with_places, local, parts_of, read_blocks
+from transforms.dead_letters import block_lines
 from transforms.elements import Block, FileNote, FilePart, Segment
 from transforms.line_blocks import GIANT_LINE_BYTES
 from transforms.segment_reader import BlockLimits, SegmentReader
 
 SMALL = BlockLimits(3, 40)
-Line = tuple[str, int | None, int, bytes]
-
-
-def lines_with_places(blocks: list[Block]) -> list[Line]:
-    """Every line with its file, number and offset."""
-    found = []
-    for block in blocks:
-        lines = block_lines(block)
-        places = LinePlaces(block, lines)
-        for index, line in enumerate(lines):
-            source = places.source(index)
-            found.append((source["uri"], source["line"], source["offset"], line))
-    return found
-
-
-def expected_lines(path: Path, content: bytes) -> list[Line]:
-    found: list[Line] = []
-    offset = 0
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n") if content else [], 1):
-        found.append((str(path), number, offset, line))
-        offset += len(line) + 1
-    return found
 
 
 def write(path: Path, content: bytes) -> Path:

@@ -2,32 +2,30 @@
 
 Where one record ends is told from the structure of the text alone, so that a record which is broken inside
 is one bad line and its neighbours are whole. Where a missing quote or bracket makes a record swallow others,
-these are found again by what they begin with.
+these are found again.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
+from source_formats.json_salvage import RECORD_BYTES, Shapes, whole_records
 from source_formats.json_structure import COMMA, Within, cut_records, scan
-from source_formats.lines import FormatProblem, Lines, in_scans
+from source_formats.lines import FormatProblem, Lines, RefusedLine, in_scans, refused_line
 
 HELD_BYTES: Final = (
     8 << 20
 )  # of one record: eight times what Mixpanel takes; what is longer is passed on as it comes
-_TRIES: Final = 1000  # places in a broken record at which another one might begin
 _BOM: Final = b"\xef\xbb\xbf"
 _BETWEEN: Final = b" \t\r\n,"  # records
 _LEFT_OVER: Final = _BETWEEN + b"]}"  # of what was broken
+_LEARNT: Final = 64  # records before damage, of which the shape is learnt
+_PART: Final = "an object that may be a part of a damaged record, and is not certain to be one itself"
 _ON_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
-_FIRST_KEY: Final = re.compile(rb'[\s,]*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
 _check: Final = msgspec.json.Decoder(msgspec.Raw).decode
-_one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 
 
 def read_json(chunks: Iterable[bytes]) -> Iterator[Lines]:
@@ -49,43 +47,65 @@ class _Splitter:
 
     def __init__(self) -> None:
         self._held = b""
+        self._waiting = b""  # for more of the text, before it is held
         self._offset = 0  # of what is held, in the file
         self._within = Within()  # at the end of what is held
         self._in_array = False
+        self._is_array: bool | None = None  # whether the file begins with an array, once that is known
         self._is_giant = False  # the record that has not ended is too long to be held
         self._records = _RecordLines()
 
-    def feed(self, chunk: bytes) -> Iterator[Lines]:
+    def feed(self, chunk: bytes, final: bool = False) -> Iterator[Lines]:
         """Yields the records that end in a chunk."""
-        if not self._offset and not self._held and chunk.startswith(_BOM):
+        if self._is_array is None and not self._offset and chunk.startswith(_BOM):
             chunk, self._offset = chunk[len(_BOM) :], len(_BOM)
+        chunk, self._waiting = self._waiting + chunk, b""
         if self._is_giant:
             piece, chunk = self._go_on_with_giant(chunk)
             yield piece
         before = len(self._held)
+        if self._is_array is None and (begins := chunk.lstrip()[:1]):
+            self._is_array = begins == b"["
+        began_in_array = self._in_array
         cut = cut_records(chunk, self._within, self._in_array, -before)
         self._held += chunk
         self._within, self._in_array = cut.end, cut.in_array
         records = self._lines_of_held()
+        taken = 0
         for start, end in cut.spans:
-            records.add(start + before, end + before)
+            if end + before > taken:
+                taken = records.add(max(taken, start + before), end + before, final)
+                if records.is_undecided:
+                    break
+        rest = cut.rest + before
+        doubtful = None if final else records.take_back(RECORD_BYTES)
+        if doubtful is not None or records.is_undecided:
+            self._wait(taken if doubtful is None else doubtful, began_in_array)
+            yield records.lines()
+            return
+        if taken > rest:
+            yield from self._begin_anew(taken)
+            return
         yield records.lines()
-        self._drop(cut.rest + before)
+        self._drop(rest)
         if len(self._held) > HELD_BYTES:
             yield from self._give_up()
 
     def finish(self) -> Iterator[Lines]:
         """Yields what is left at the end of the text, and says if that comes too early."""
+        while self._waiting:
+            yield from self.feed(b"", final=True)
         cut_short = self._is_giant
         if not cut_short:
             records = self._lines_of_held()
-            behind = records.add_salvaged(0, len(self._held))
+            behind = records.add_salvaged(0, len(self._held), final=True)
             tail = self._held[behind:]
+            in_array = bool(self._is_array) if behind else self._in_array
             if tail.strip(_LEFT_OVER):
-                cut_short = self._in_array or self._within.in_string or self._within.depth > 0
+                cut_short = in_array or self._within.in_string or self._within.depth > 0
                 records.add_as_it_is(behind, len(self._held), ended=not cut_short)
             else:
-                cut_short = self._in_array and b"]" not in tail
+                cut_short = in_array and b"]" not in tail
             yield records.lines()
         if cut_short:
             where = "a JSON array" if self._in_array else "a record"
@@ -100,17 +120,30 @@ class _Splitter:
         self._held = self._held[length:]
         self._offset += length
 
+    def _wait(self, behind: int, began_in_array: bool) -> None:
+        """Puts off what is damaged at the end of what is held until more of the text is there."""
+        before = self._held[:behind].rstrip(_BETWEEN)
+        self._in_array = bool(self._is_array) and not before.endswith(b"]") if before else began_in_array
+        self._waiting = self._held[behind:]
+        self._offset += behind
+        self._held, self._within = b"", Within(int(self._in_array))
+
+    def _begin_anew(self, behind: int) -> Iterator[Lines]:
+        """Yields what was found, and goes on behind a record as if nothing had been wrong before."""
+        behind = max(behind, self._records.add_salvaged(behind, len(self._held)))
+        yield self._records.lines()
+        again = self._held[behind:]
+        self._offset += behind
+        self._in_array = bool(self._is_array)
+        self._held, self._within = b"", Within(int(self._in_array))
+        for piece in in_scans([again]):
+            yield from self.feed(piece)
+
     def _give_up(self) -> Iterator[Lines]:
         """Yields what can be told of a record that does not end: what it swallowed, or its beginning."""
-        records = self._lines_of_held()
-        behind = records.add_salvaged(0, HELD_BYTES)
+        behind = self._lines_of_held().add_salvaged(0, HELD_BYTES, final=True)
         if behind:
-            yield records.lines()
-            again = self._held[behind:]
-            self._offset += behind
-            self._held, self._within = b"", Within(int(self._in_array))
-            for piece in in_scans([again]):
-                yield from self.feed(piece)
+            yield from self._begin_anew(behind)
             return
         self._drop(len(self._held) - len(self._held.lstrip(_BETWEEN)))
         yield Lines(self._held.translate(_ON_ONE_LINE), [self._offset])
@@ -139,7 +172,8 @@ class _RecordLines:
     """Collects the records of a text as lines, and knows what they look like."""
 
     def __init__(self) -> None:
-        self._whole = b""  # the last record that was
+        self._shapes = Shapes()
+        self._damaged_until: int | None = None  # the file's byte, if nothing was certain since
         self.begin(b"", 0)
 
     def begin(self, text: bytes, offset: int) -> None:
@@ -148,48 +182,102 @@ class _RecordLines:
         self._offset = offset
         self._lines: list[bytes] = []
         self._offsets: list[int] = []
+        self._refused: list[RefusedLine] = []
         self._end = b"\n"
+        self._has_learnt = False
+        self._doubtful: tuple[int, int, int] | None = None  # lines, refused, where: before what is damaged
+        self.is_undecided = False  # what comes behind what was added, before more of the text is there
 
-    def add(self, start: int, end: int) -> None:
-        """Adds the record that stands in a stretch of the text, if one does."""
+    def add(self, start: int, end: int, final: bool) -> int:
+        """Adds the record that stands in a stretch of the text, if one does; returns where that ends."""
         piece = self._text[start:end]
         element = piece.strip(_BETWEEN)
         if not element:
-            return
+            return end
         if len(element) != len(piece):
             start += len(piece) - len(piece.lstrip(_BETWEEN))
         line = _on_one_line(element)
-        if line is not None:
-            self._whole = line
+        stop = start + len(element)
+        if line is not None and not self._may_be_left_over(line, start):
+            self._damaged_until = self._doubtful = None
             self._lines.append(line)
             self._offsets.append(self._offset + start)
-            return
-        end = start + len(element)
-        self.add_as_it_is(self.add_salvaged(start, end), end)
+            return end
+        if line is None:
+            self._damaged_until = self._offset + stop
+        behind = self.add_salvaged(start, end, final)
+        if self.is_undecided:
+            self._doubt(behind)
+            return behind
+        if behind < end:
+            self.add_as_it_is(behind, stop)
+        return max(behind, end)
 
-    def add_salvaged(self, start: int, end: int) -> int:
-        """Adds what comes before each whole record in a broken one, and those; returns where they end."""
-        behind = 0
-        text = self._text[start:end]
-        for whole, stop in _whole_records(text, self._whole):
-            self.add_as_it_is(start + behind, start + whole)
-            self._lines.append(_on_one_line(text[whole:stop]) or text[whole:stop].translate(_ON_ONE_LINE))
-            self._offsets.append(self._offset + start + whole)
+    def add_salvaged(self, start: int, end: int, final: bool = False) -> int:
+        """Adds the whole records that begin in a stretch, and what comes before each; returns their end."""
+        behind = start
+        self._learn()
+        found = whole_records(self._text, start, end, self._shapes, final)
+        for whole, stop in found.records:
+            self.add_as_it_is(behind, whole)
+            record = self._text[whole:stop]
+            self._lines.append(_on_one_line(record) or record.translate(_ON_ONE_LINE))
+            self._offsets.append(self._offset + whole)
+            self._damaged_until = self._doubtful = None
             behind = stop
-        return start + behind
+        self.is_undecided = found.is_undecided
+        return behind
+
+    def take_back(self, size: int) -> int | None:
+        """Takes back what is damaged at the end of the text, if it is shorter than a size.
+
+        Returns where that begins, or None.
+        """
+        if self._doubtful is None or len(self._text) - self._doubtful[2] > size:
+            return None
+        lines, refused, where = self._doubtful
+        del self._lines[lines:], self._offsets[lines:], self._refused[refused:]
+        return where
+
+    def _doubt(self, start: int) -> None:
+        """Notes where what is damaged begins."""
+        if self._doubtful is None:
+            self._doubtful = len(self._lines), len(self._refused), start
+
+    def _may_be_left_over(self, line: bytes, start: int) -> bool:
+        """Returns whether a whole object may be a part of a damaged record before it."""
+        until = self._damaged_until
+        if until is None or self._offset + start - until > RECORD_BYTES or not line.startswith(b"{"):
+            return False
+        self._learn()
+        return not self._shapes.is_record(line)
+
+    def _learn(self) -> None:
+        """Looks at some records that stand before damage, once for each text."""
+        if not self._has_learnt:
+            self._has_learnt = bool(self._lines)
+            self._shapes.learn(self._lines[-_LEARNT:])
 
     def add_as_it_is(self, start: int, end: int, ended: bool = True) -> None:
         """Adds what is no record, to be refused for what it is; without its end if that is missing."""
         piece = self._text[start:end]
-        if piece.strip(_LEFT_OVER):
-            self._lines.append(piece.strip(_BETWEEN).translate(_ON_ONE_LINE))
-            self._offsets.append(self._offset + end - len(piece.lstrip(_BETWEEN)))
-            self._end = b"\n" if ended else b""
+        if not piece.strip(_LEFT_OVER):
+            return
+        self._doubt(start)
+        element = piece.strip(_BETWEEN)
+        line = element.translate(_ON_ONE_LINE)
+        if line.startswith(b"{") and _on_one_line(line) is not None:
+            self._refused.append(RefusedLine(len(self._lines), "invalid_json", _PART))
+            self._lines.append(refused_line(element).removesuffix(b"\n"))
+        else:
+            self._lines.append(line)
+        self._offsets.append(self._offset + end - len(piece.lstrip(_BETWEEN)))
+        self._end = b"\n" if ended else b""
 
     def lines(self) -> Lines:
         """Returns what was added."""
         raw = b"\n".join(self._lines) + self._end if self._lines else b""
-        return Lines(raw, self._offsets)
+        return Lines(raw, self._offsets, tuple(self._refused))
 
 
 def _on_one_line(element: bytes) -> bytes | None:
@@ -205,27 +293,3 @@ def _on_one_line(element: bytes) -> bytes | None:
     except msgspec.DecodeError:
         return None
     return element
-
-
-def _whole_records(text: bytes, like: bytes) -> Iterator[tuple[int, int]]:
-    """Yields from where to where whole records stand in a broken one.
-
-    Objects count that begin with the same key as the broken record, or as a whole one before it.
-    """
-    keys = [found for known in (like, text) if (found := _FIRST_KEY.match(known))]
-    alike = [re.escape(found[1]) for found in keys or _FIRST_KEY.finditer(text)][:2]
-    if not alike:
-        return
-    characters = text.decode("latin-1")  # one for each byte
-    behind = failures = 0
-    for match in re.finditer(rb"\{\s*(?:" + b"|".join(alike) + rb")\s*:", text):
-        if match.start() < behind:
-            continue
-        try:
-            _, behind = _one_value(characters, match.start())
-        except (ValueError, RecursionError):
-            failures += 1
-            if failures > _TRIES:
-                return
-            continue
-        yield match.start(), behind

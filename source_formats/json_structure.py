@@ -17,6 +17,8 @@ _KINDS: Final = bytes(_TABLE)
 _BACKSLASH: Final = ord("\\")
 _OPEN_ARRAY: Final = ord("[")
 _CLOSE_ARRAY: Final = ord("]")
+_COLON: Final = ord(":")
+_BLANK: Final = ord(" ")
 _FIRST_WINDOW: Final = 256  # of a search, which looks at ever more at once
 
 
@@ -123,7 +125,7 @@ def cut_records(text: bytes, start: Within = _OUTSIDE, in_array: bool = False, b
         begun: where the first record begins; below 0 if that is in what came before.
     """
     found = scan(text, start)
-    walk = _Walk(found, np.frombuffer(text, np.uint8)[found.at], in_array, begun)
+    walk = _Walk(found, np.frombuffer(text, np.uint8), in_array, begun)
     while walk.go_on():
         pass
     return Cut(walk.spans, walk.rest, walk.in_array, found.end._replace(depth=walk.open_at_end))
@@ -132,12 +134,14 @@ def cut_records(text: bytes, start: Within = _OUTSIDE, in_array: bool = False, b
 class _Walk:
     """Goes over a structure from one array, or stretch between arrays, to the next."""
 
-    def __init__(self, found: Structure, characters: NDArray[np.uint8], in_array: bool, begun: int) -> None:
+    def __init__(self, found: Structure, text: NDArray[np.uint8], in_array: bool, begun: int) -> None:
         self.spans: list[tuple[int, int]] = []
         self.rest = begun
         self.in_array = in_array
         self._found = found
-        self._characters = characters
+        self._text = text
+        self._characters = text[found.at]
+        self._opens: NDArray[np.bool_] | None = None
         self._next = 0  # bracket or comma to look at
         self._floor = 0  # depth that counts as none: below 0 behind closing brackets that close nothing
 
@@ -169,7 +173,7 @@ class _Walk:
 
     def _between_arrays(self) -> bool:
         at, kind, depth, _ = self._found
-        opens = self._characters == _OPEN_ARRAY
+        opens = self._opens = self._arrays_outside() if self._opens is None else self._opens
         end = self._first(
             lambda a, b: (depth[a:b] < self._floor) | (opens[a:b] & (depth[a:b] == self._floor + 1))
         )
@@ -186,6 +190,14 @@ class _Walk:
         else:
             self._floor -= 1
         return True
+
+    def _arrays_outside(self) -> NDArray[np.bool_]:
+        """Returns which brackets may open an array of records: none that is the value of a key."""
+        at = self._found.at
+        before, further = self._text[np.maximum(at - 1, 0)], self._text[np.maximum(at - 2, 0)]
+        is_value = (before == _COLON) | ((before == _BLANK) & (further == _COLON))
+        opens: NDArray[np.bool_] = (self._characters == _OPEN_ARRAY) & ~is_value
+        return opens
 
     def _end_at(self, index: int) -> None:
         """Ends the record before a bracket that belongs to none."""

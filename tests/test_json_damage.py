@@ -1,0 +1,110 @@
+"""JSON in which quotes and brackets are missing: what is not damaged is read, and no record is made up."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any, NamedTuple
+
+import pytest
+
+from source_formats.json_structure import scan
+from tests.test_json_records import read
+
+# Texts with all that is structure outside of them, in pairs and alone.
+TEXTS = [
+    *("a b c", "x, y", "[hm]", "a ] b", "b } c", "{ q", '"quoted"', "it's [", "]]", "},{", "\\", '{"id": 1}'),
+    *("]}", "[{", ": {", 'say "', "}]"),
+]
+MANY = 20_000  # some MiB of text, which is more than is looked at together
+
+
+def record(dice: random.Random, number: int) -> dict[str, Any]:
+    """Returns a record with objects in it that begin as it does itself."""
+    made = {
+        "id": number,
+        "event": "E",
+        "text": dice.choice(TEXTS),
+        "more": {"d": [number, dice.choice(TEXTS)], "t": dice.choice(TEXTS)},
+    }
+    if dice.random() < 0.7:
+        made["items"] = [
+            {"id": -10 * number - n - 1, "t": dice.choice(TEXTS)} for n in range(dice.randrange(4))
+        ]
+    if dice.random() < 0.5:
+        made["user"] = {"id": -number - 1}
+    if dice.random() < 0.3:
+        made[dice.choice(["opt", "other"])] = dice.choice(TEXTS)
+    return made
+
+
+class Damaged(NamedTuple):
+    """A text in which something is missing, its records as they were, and which of them are damaged."""
+
+    text: bytes
+    records: list[dict[str, Any]]
+    hit: set[int]
+
+
+def damage(dice: random.Random, count: int, hits: int) -> Damaged:
+    """Returns a text from which some quotes and brackets were taken, or to which some were added."""
+    records = [record(dice, number) for number in range(count)]
+    indent = dice.choice([None, None, 1, 4])
+    texts = [json.dumps(one, indent=indent).encode() for one in records]
+    hit = set(dice.sample(range(count), hits))
+    for index in hit:
+        texts[index] = spoiled(dice, texts[index])
+    if dice.random() < 0.5:
+        return Damaged(b"[" + dice.choice([b",", b",\n  "]).join(texts) + b"]", records, hit)
+    return Damaged((b"\n" if indent else b"").join(texts), records, hit)
+
+
+def spoiled(dice: random.Random, text: bytes) -> bytes:
+    """Returns a record without one of its quotes or brackets, or with one more."""
+    brackets = scan(text).at.tolist()
+    quotes = [at for at, byte in enumerate(text) if byte == ord('"') and text[at - 1] != ord("\\")]
+    if dice.random() < 0.8:
+        at = dice.choice(quotes if dice.random() < 0.5 else brackets)
+        return text[:at] + text[at + 1 :]
+    at = dice.choice(brackets)
+    return text[:at] + dice.choice([b'"', b"{", b"[", b"}", b"]"]) + text[at:]
+
+
+def check(damaged: Damaged) -> None:
+    lines, offsets, _ = read(damaged.text)
+    found = [value for line in lines if (value := decoded(line))]  # what is refused stands in base64
+    by_id = {one["id"]: one for one in damaged.records}
+
+    assert len(lines) == len(offsets)
+    assert len(found) == len({value["id"] for value in found})
+    assert all(by_id.get(value["id"]) == value or value["id"] in damaged.hit for value in found)
+    lost = by_id.keys() - {value["id"] for value in found} - damaged.hit
+    assert all({number - 1, number + 1} <= damaged.hit for number in lost)  # nothing tells what it is
+
+
+def decoded(line: bytes) -> dict[str, Any] | None:
+    """Returns the record in a line, if there is one."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_where_one_record_is_damaged_only_that_one_is_lost(seed: int) -> None:
+    check(damage(random.Random(seed), 30, 1))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_in_ten_thousand_texts_only_damaged_records_are_lost() -> None:
+    for seed in range(10_000):
+        check(damage(random.Random(seed), 30, 1))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(12))
+def test_in_long_texts_with_many_damages_only_damaged_records_are_lost(seed: int) -> None:
+    check(damage(random.Random(seed), MANY, MANY // 100))

@@ -6,8 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,14 @@ def run_apart(backfills: Backfills, path: Path, name: str) -> tuple[Usage, dict[
     config = backfills.config(str(path), {**ALL_ALLOWED, "run.id": name})
     usage = run_measured(["run_backfill.py", "--config", str(config), "--json"], {TOKEN: "token"})
     return usage, json.loads(usage.output)
+
+
+def tell(what: str, usage: Usage, baseline: Usage) -> None:
+    """Prints what a run took, for who looks at the bars."""
+    print(
+        f"{what}: peak {usage.peak_mib:.0f} MiB, {usage.peak_mib - baseline.peak_mib:+.0f} MiB over the "
+        f"baseline, {usage.cpu_s:.1f} CPU-s"
+    )
 
 
 def giants(size: int) -> Iterator[tuple[str, bytes, int]]:
@@ -61,6 +68,7 @@ def assert_giants_are_survived(backfills: Backfills, size: int) -> None:
     path = backfills.folder / "input" / "giants.json"
     told = write_giants(path, size)
     usage, report = run_apart(backfills, path, "giants")
+    tell(f"lines of {size >> 20:,} MiB", usage, baseline)
 
     assert usage.peak_mib <= baseline.peak_mib + ROOM_MIB
     numbers = [0, *range(1, len(told) + 1), 90]
@@ -105,6 +113,7 @@ def assert_a_bomb_is_survived(backfills: Backfills, size: int) -> None:
     path = backfills.folder / "input" / "bomb.json.gz"
     write_bomb(path, size)
     usage, report = run_apart(backfills, path, "bomb")
+    tell(f"a bomb of {size >> 20:,} MiB", usage, baseline)
 
     assert path.stat().st_size < size / 900
     assert usage.peak_mib <= baseline.peak_mib + ROOM_MIB
@@ -118,16 +127,65 @@ def test_a_bomb_of_ten_gigabytes_is_survived_in_flat_memory(backfills: Backfills
     assert_a_bomb_is_survived(backfills, 10 << 30)
 
 
+def write_in_array(path: Path, size: int) -> None:
+    """Writes an array of records in which one is a giant."""
+    with path.open("wb") as file:
+        file.write(b"[\n" + ndjson([event(0)]).rstrip() + b',\n{"event": "')
+        for _ in range(size // PIECE):
+            file.write(b"x" * PIECE)
+        file.write(b'"},\n' + ndjson([event(1)]).rstrip() + b"\n]\n")
+
+
+def write_in_table(path: Path, size: int) -> None:
+    """Writes a table in which one row is a giant."""
+    with path.open("wb") as file:
+        file.write(b"event,time,distinct_id,$insert_id,ip\nSignup,1700000000,u,a,0\nSignup,1700000000,")
+        for _ in range(size // PIECE):
+            file.write(b"x" * PIECE)
+        file.write(b",b,0\nSignup,1700000000,u,c,0\n")
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_a_giant_takes_no_more_than_twice_the_time_of_as_many_clean_bytes(backfills: Backfills) -> None:
-    clean = backfills.write("clean.json", events(1_500_000))
-    bad = backfills.folder / "input" / "bad.json"
-    write_giants(bad, clean.stat().st_size // 2)
-    took = {}
-    for name, path in (("clean", clean), ("bad", bad)):
-        started = time.monotonic()
-        run_apart(backfills, path, name)
-        took[name] = time.monotonic() - started
+@pytest.mark.parametrize(("name", "write"), [("a.json", write_in_array), ("a.csv", write_in_table)])
+def test_records_of_two_gigabytes_in_other_formats_are_survived_in_flat_memory(
+    name: str, write: Callable[[Path, int], None], backfills: Backfills
+) -> None:
+    baseline, _ = run_apart(backfills, backfills.write("small.json", events(3000)), "baseline")
+    backfills.emulator.reset()
+    path = backfills.folder / "input" / name
+    write(path, 2 << 30)
+    usage, report = run_apart(backfills, path, "giant")
 
-    assert took["bad"] <= 2 * took["clean"]
+    tell(f"2 GiB in {name}", usage, baseline)
+    assert usage.peak_mib <= baseline.peak_mib + ROOM_MIB
+    assert len(list(backfills.emulator.records())) == 2
+    dead = report["dead_letters"]
+    assert isinstance(dead, dict)
+    (letter,) = [letter for name in dead["files"] for letter in read_letters(Path(name))]
+    assert (letter["reason"], letter["truncated"]) == ("too_large", True)
+    assert letter["length"] >= 2 << 30
+    assert len(letter["sha256"]) == 64
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_giants_and_bombs_take_no_more_than_twice_the_work_of_as_many_clean_bytes(
+    backfills: Backfills,
+) -> None:
+    nothing, _ = run_apart(backfills, backfills.write("small.json", events(1)), "nothing")
+    clean = backfills.write("clean.json", events(1_000_000))
+    size = clean.stat().st_size
+    bad, bomb, packed = (backfills.folder / "input" / name for name in ("bad.json", "bomb.gz", "clean.gz"))
+    write_giants(bad, size // 2)
+    write_bomb(bomb, size)
+    packed.write_bytes(gzip.compress(clean.read_bytes(), 1))
+    took = {
+        path.name: run_apart(backfills, path, path.name)[0].cpu_s - nothing.cpu_s
+        for path in (clean, bad, packed, bomb)
+    }
+
+    for ours, theirs in (("bad.json", "clean.json"), ("bomb.gz", "clean.gz")):
+        ratio = took[ours] / took[theirs]
+        print(f"{ours}: {took[ours]:.1f} CPU-s, {ratio:.2f} of the {took[theirs]:.1f} of {theirs}")
+        assert ratio <= 2

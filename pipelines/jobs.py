@@ -124,11 +124,11 @@ def run_jobs(launch: JobsLaunch, watch: Watch | None = None) -> dict[str, Any]:
         try:
             with beating(heart):
                 for one in launch.launches:
+                    if signalled.first is not None or heart.problem or not run.may_go_on:
+                        break
                     run.write(RUNNING)
                     crash_point("before job")
                     run.ended(one, run_launch(one, watch))
-                    if signalled.first is not None or heart.problem or not run.may_go_on:
-                        break
             return run.finish(signalled.first)
         finally:
             _release(launch.launches, launch.lease)

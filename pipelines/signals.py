@@ -35,9 +35,15 @@ class Signals:
     _calm: threading.Event = field(default_factory=threading.Event)
 
 
+# Those that are handled now, from the outermost to the innermost: a run of several jobs, and the job in it.
+_handling: Final[list[Signals]] = []
+
+
 @contextmanager
 def handled(give_up: Callable[[int], None], patience_s: float = DRAIN_SECONDS) -> Iterator[Signals]:
     """Handles signals for as long as the body runs; outside the main thread it leaves them alone.
+
+    Within another such body a signal is one for both: also one that came just before this body began.
 
     Args:
         give_up: writes down what can be written down before the process ends.
@@ -53,9 +59,13 @@ def handled(give_up: Callable[[int], None], patience_s: float = DRAIN_SECONDS) -
     wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=_serve, args=(reader, signals, patience_s), name="signals", daemon=True)
     thread.start()
+    _handling.append(signals)
+    if len(_handling) > 1 and (number := _handling[-2].first) is not None:
+        _begin_drain(signals, number, patience_s)
     try:
         yield signals
     finally:
+        _handling.remove(signals)
         signals._calm.set()
         signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():
@@ -81,9 +91,15 @@ def _serve(reader: socket.socket, signals: Signals, patience_s: float) -> None:
             continue
         if signals.first is not None:
             os._exit(exit_code_of(number))
-        signals.first = number
-        drain.request()
-        threading.Thread(target=_lose_patience, args=(signals, patience_s), daemon=True).start()
+        for each in list(_handling):
+            each.first = each.first or number
+        _begin_drain(signals, number, patience_s)
+
+
+def _begin_drain(signals: Signals, number: int, patience_s: float) -> None:
+    signals.first = number
+    drain.request()
+    threading.Thread(target=_lose_patience, args=(signals, patience_s), daemon=True).start()
 
 
 def _lose_patience(signals: Signals, patience_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,41 @@ def test_a_signal_ends_the_run_and_a_resume_goes_on(backfills: Backfills) -> Non
     code, report, err = start(path, "--resume", "it", "--set", "limits.events_per_second=30000").end()
     assert code == 0, err
     assert sorted(arrived(backfills)) == sorted(ids(*range(30), *range(100, 150)))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("path", ["/import", "/engage"])
+def test_a_signal_ends_a_run_whose_answers_do_not_come(backfills: Backfills, path: str) -> None:
+    backfills.write("first/a.json", [{"$distinct_id": f"u-{n}", "$add": {"n": 1}} for n in range(40)])
+    backfills.write("second/a.json", events(40))
+    jobs = [{**job(backfills, "first"), "records": {"kind": "profiles"}}, job(backfills, "second")]
+    small = {"run.id": "it", "limits.records_per_request": 10, "limits.in_flight": 4}
+    config = jobs_file(backfills, jobs, small)
+    hang = {
+        "name": "hang",
+        "path": path,
+        "do": {"delay_after_ms": 100_000},
+        "when": {"nth": list(range(3, 99))},
+    }
+    backfills.emulator.faults([hang])
+    running = start(config)
+    wait_until(lambda: int(backfills.emulator.stats()["requests_by_path"].get(path, 0)) >= 3)
+    running.signal(signal.SIGTERM)
+    asked = time.monotonic()
+    code, report, err = running.end()
+    seconds = time.monotonic() - asked
+    backfills.emulator.faults([])
+    resumed, again, told = start(config, "--resume", "it").end()
+    counts = [json.loads(raw)["$properties"]["n"] for raw in backfills.emulator.records(kind="profiles")]
+
+    assert seconds < 30
+    assert (code, report["state"], report["books"]["balanced"]) == (143, "interrupted", True), err
+    assert resumed == (5 if path == "/engage" else 0), told
+    assert again["books"]["imported"] + again["books"]["ambiguous"] == 80
+    assert (again["books"]["ambiguous"] > 0) == (path == "/engage")
+    assert set(counts) == {1}
+    assert len(set(arrived(backfills))) == 40
 
 
 def test_status_and_runs_tell_of_all_jobs(backfills: Backfills) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import time
@@ -13,8 +14,10 @@ import pytest
 
 from mixpanel_emulator.oracle import compare
 from mixpanel_emulator.process import start_emulator
+from pipelines.signals import handled
 from tests.backfills import Backfills, events, ndjson
 from tests.processes import BackfillProcess, start, wait_until
+from transforms import drain as switch
 
 EVENTS = 12_000
 SLOW = {"limits.events_per_second": 6000, "limits.records_per_request": 200, "run.id": "it"}
@@ -22,6 +25,18 @@ SLOW = {"limits.events_per_second": 6000, "limits.records_per_request": 200, "ru
 
 def requests(backfills: Backfills) -> int:
     return int(backfills.emulator.stats()["requests"])
+
+
+def test_a_signal_within_a_job_is_one_for_the_run_and_one_between_jobs_is_one_for_the_next() -> None:
+    with handled(lambda _: None) as run:
+        with handled(lambda _: None) as job:
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: run.first == job.first == signal.SIGTERM)
+        switch.reset()  # as each job does when it begins
+        with handled(lambda _: None) as following:
+            assert following.first == signal.SIGTERM
+            assert switch.is_requested()
+    switch.reset()
 
 
 def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:

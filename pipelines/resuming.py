@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
@@ -154,13 +155,15 @@ def count_new(manifest: Manifest, files: Listing) -> int:
 
 
 def _files_of(segments: Iterable[Segment]) -> Iterator[FilePart]:
-    """Yields a part of each file; those of one file stand side by side in a plan."""
-    last = None
+    """Yields a part of each file; those of one file stand side by side in a plan, but in a sorted copy."""
+    last, scattered = None, set[str]()
     for segment in segments:
         for part in segment.parts:
-            if part.uri != last:
+            if part.uri != last and part.uri not in scattered:
                 yield part
             last = part.uri
+            if segment.ordered is not None:
+                scattered.add(part.uri)
 
 
 def _difference(part: FilePart, file: SourceFile) -> str:
@@ -188,12 +191,15 @@ def segments_of(config: Config, files: Collection[SourceFile]) -> Iterator[Segme
         RunMismatch: if one is to be a lookup table, and it is not known which; a line for each.
     """
     if config.records.kind == "lookup_tables":
-        files = list(files)
-        problems = table_problems(files, config.records.tables)
-        if problems:
-            raise RunMismatch("\n".join(problems[:MOST_NAMED]))
+        _check_tables(config, (file.uri for file in files))
         return table_segments(files)
     return plan_segments(files, Storage(config.source.storage_options), config.format_choice())
+
+
+def _check_tables(config: Config, uris: Iterable[str]) -> None:
+    problems = table_problems(uris, config.records.tables)
+    if problems:
+        raise RunMismatch("\n".join(problems[:MOST_NAMED]))
 
 
 def take_new_files(config: Config, folder: StateFolder, manifest: Manifest, files: Listing) -> Manifest:
@@ -202,7 +208,8 @@ def take_new_files(config: Config, folder: StateFolder, manifest: Manifest, file
     What is no new file is dropped from the list.
 
     Raises:
-        RunMismatch: if the run's records are ordered by their time, and there are such files.
+        RunMismatch: if the run's records are ordered by their time, and there are such files; or if one of
+            them is to be a lookup table, and it is not known which, or another file is that table already.
     """
     files.drop(part.uri for part in _files_of(manifest.segments))
     if not len(files):
@@ -212,6 +219,9 @@ def take_new_files(config: Config, folder: StateFolder, manifest: Manifest, file
             f"--allow-new: {next(iter(files)).uri} came after the run was planned, whose updates "
             f"were put into the order of {config.records.order_by} then; start a new run for it"
         )
+    if config.records.kind == "lookup_tables":
+        uris = (part.uri for part in _files_of(manifest.segments))
+        _check_tables(config, itertools.chain(uris, (file.uri for file in files)))
     first = 1 + max((int(segment.id) for segment in manifest.segments), default=-1)
     new = (Segment(f"{first + int(segment.id):07d}", segment.parts) for segment in segments_of(config, files))
     segments = SegmentFile(map(line_of, new))

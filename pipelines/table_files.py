@@ -34,14 +34,14 @@ def table_segments(files: Iterable[SourceFile]) -> Iterator[Segment]:
         yield Segment(f"{number:07d}", (FilePart(file.uri, file.size, file.version),))
 
 
-def table_problems(files: Iterable[SourceFile], tables: Mapping[str, str]) -> list[str]:
+def table_problems(uris: Iterable[str], tables: Mapping[str, str]) -> list[str]:
     """Returns what is wrong with files: no table's, or a table's that has one already."""
     taken: dict[str, str] = {}
     problems = []
-    for file in files:
-        table = table_of(file.uri, tables)
+    for uri in uris:
+        table = table_of(uri, tables)
         if table is None:
-            problems.append(f"{file.uri}: fits no pattern of records.tables; add one, or leave the file out")
-        elif taken.setdefault(table, file.uri) != file.uri:
-            problems.append(f"{file.uri}: is lookup table {table}, and so is {taken[table]}")
+            problems.append(f"{uri}: fits no pattern of records.tables; add one, or leave the file out")
+        elif taken.setdefault(table, uri) != uri:
+            problems.append(f"{uri}: is lookup table {table}, and so is {taken[table]}")
     return problems

@@ -17,7 +17,6 @@ from mixpanel_emulator.lookup_tables import check_table as check_by_the_emulator
 from mixpanel_http.crash_points import CRASHED
 from mixpanel_http.failure_table import Action, AnswerClass
 from mixpanel_http.lookup_tables import MAX_TABLE_BYTES, NoTable, check_table, read_table_answer
-from pipelines.listing import SourceFile
 from pipelines.table_files import table_of, table_problems
 from tests.backfills import Backfills, Outcome
 from tests.processes import start
@@ -177,15 +176,45 @@ def test_a_file_is_the_table_of_the_first_pattern_that_fits_or_named_by_its_id()
 
 
 def test_a_table_has_one_file_and_a_file_a_table() -> None:
-    files = [SourceFile(None, f"/x/{name}", 1, "") for name in ("a.csv", "b.csv", "c.txt")]
+    uris = [f"/x/{name}" for name in ("a.csv", "b.csv", "c.txt")]
 
-    assert table_problems(files, {"*.csv": "t"}) == [
+    assert table_problems(uris, {"*.csv": "t"}) == [
         "/x/b.csv: is lookup table t, and so is /x/a.csv",
         "/x/c.txt: fits no pattern of records.tables; add one, or leave the file out",
     ]
 
 
 # Whole runs.
+
+
+def test_tables_that_came_later_are_taken_in_if_that_is_asked_for(backfills: Backfills) -> None:
+    put(backfills, "f-1.csv", GOOD)
+    assert run(backfills).code == 0
+    put(backfills, "f-2.csv", b"id,f\r\nk,1\r\n")
+    told = run(backfills, resume="it")
+    taken = run(backfills, resume="it", allow_new=True)
+    again = run(backfills, resume="it", allow_new=True)
+
+    assert (told.code, told.books["imported"]) == (0, 2)
+    for outcome in (taken, again):
+        assert (outcome.code, outcome.books["imported"], outcome.report["files"]["total"]) == (0, 3, 2)
+    assert set(stored(backfills)) == {"f-1", "f-2"}
+    assert backfills.emulator.stats()["requests"] == 2
+
+
+def test_a_file_that_came_later_is_no_table_that_another_is_already(backfills: Backfills) -> None:
+    put(backfills, "skus-1.csv", GOOD)
+    by_pattern = {"records.tables": {"skus*.csv": "f-1", "regions.csv": "f-2"}}
+    assert run(backfills, by_pattern).code == 0
+    (backfills.folder / "input" / "skus-1.csv").unlink()
+    put(backfills, "skus-2.csv", GOOD)
+    put(backfills, "more.csv", GOOD)
+    outcome = run(backfills, by_pattern, resume="it", allow_new=True)
+
+    assert outcome.code == 2
+    assert "skus-2.csv: is lookup table f-1, and so is " in outcome.err
+    assert "more.csv: fits no pattern of records.tables" in outcome.err
+    assert len(stored(backfills)) == 1
 
 
 def test_tables_arrive_as_they_are_and_their_rows_are_counted(backfills: Backfills) -> None:

@@ -16,8 +16,13 @@ from hypothesis import strategies as st
 from benchmarks.generate import make_shuffled_updates
 from benchmarks.measure import run_backfill
 from mixpanel_http.crash_points import CRASHED
+from pipelines.books import close_books, files_table
+from pipelines.ledger_lines import SegmentRecord
 from tests.backfills import Backfills
 from tests.processes import start
+from transforms.elements import FileNote, FilePart, Ordered, Segment
+from transforms.part_counts import PartCounts
+from transforms.tally import Counts, Tally
 
 BY_TIME: dict[str, Any] = {"records.kind": "profiles", "records.order_by": "$time", "run.id": "it"}
 SMALL = {"limits.records_per_request": 50, "limits.in_flight": 5}
@@ -198,6 +203,37 @@ def test_a_resume_refuses_files_that_came_late_and_a_lost_copy_and_says_what_to_
     assert not list(copy.parent.iterdir())
 
 
+def test_a_file_whose_lines_are_in_many_segments_is_one_file_and_done_with_the_last_of_them() -> None:
+    parts = [FilePart(f"/{name}", 1, "v") for name in "ab"]
+    segments = [
+        Segment("0", (parts[0], parts[1]), Ordered("ordered/0", 1)),
+        Segment("1", (parts[1], parts[0]), Ordered("ordered/1", 1)),
+        Segment("2", (parts[0],), Ordered("ordered/2", 1)),
+    ]
+    ledger = {
+        segment.id: SegmentRecord(
+            segment.id,
+            Tally(
+                parts=PartCounts({n: Counts(read=n + 1, imported=n + 1) for n in range(len(segment.parts))}),
+                lines=sum(n + 1 for n in range(len(segment.parts))),
+            ),
+            tuple(FileNote(n, part.uri, n + 1) for n, part in enumerate(segment.parts)),
+            (),
+            segment.id != "2",
+        )
+        for segment in segments
+    }
+    books = close_books(segments, ledger)
+
+    assert (books.files_done, books.files_read, books.balanced) == (1, 2, True)
+    assert {row["uri"]: row["read"] for row in map(json.loads, files_table(segments, ledger))} == {
+        "/a": 4,
+        "/b": 3,
+    }
+    ledger["1"].tally.parts = PartCounts({0: Counts(read=1, imported=1), 1: Counts(read=2, imported=1)})
+    assert close_books(segments, ledger).unbalanced == ["/a"]
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_million_updates_in_any_order_are_sorted_in_little_memory(tmp_path: Path) -> None:
@@ -208,6 +244,8 @@ def test_a_million_updates_in_any_order_are_sorted_in_little_memory(tmp_path: Pa
 
     assert (done.sink.profiles, done.sink.disordered) == (100_000, 0)
     assert done.usage.peak_mib < 500
+    assert done.report["files"] == {"total": 10, "done": 10, "read": 10, "damaged": [], "new": 0}
+    assert done.report["segments"]["total"] > 10
 
 
 @pytest.mark.soak

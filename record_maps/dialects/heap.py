@@ -1,4 +1,8 @@
-"""Heap Connect's tables of events: a row each, numbers as ids, times in UTC."""
+"""Heap Connect's tables of events: a row each, numbers as ids, times in UTC.
+
+Columns after "Heap Connect: Data Schema" (help.heap.io/hc/en-us/articles/18700033317020); `event_name` is
+what Fivetran's copy of the tables has (fivetran.com/docs/connectors/applications/heap/connector-schema).
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,14 @@ DIALECT: Final = Dialect(
         insert_id=(("event_id",),),
         properties=(
             ("*", Spread((), without=INTERNAL)),
-            ("$current_url", (("url",),)),
             ("$referrer", (("referrer",),)),
             ("$browser", (("browser",),)),
             ("$city", (("city",),)),
             ("$region", (("region",),)),
-            ("$os", (("os",),)),
+            ("$os", (("platform",),)),  # the system with its version; Heap has no other column for it
+            ("$model", (("device",), ("heap_device",))),
             ("$carrier", (("carrier",),)),
-            ("$app_version_string", (("app_version",),)),
+            ("$app_version_string", (("heap_app_version",), ("app_version",))),
             ("mp_lib", (("library",),)),
         ),
         drop_nulls=True,

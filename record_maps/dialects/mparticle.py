@@ -1,4 +1,8 @@
-"""mParticle's batches: the events of one user and device together, each becomes a record of its own."""
+"""mParticle's batches: the events of one user and device together, each becomes a record of its own.
+
+Fields after mParticle's JSON schema of a batch (docs.mparticle.com/developers/apis/json-reference and
+docs.mparticle.com/schema/mparticle.inbound.eventsapi.schema.json), which is also what its outputs send.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,8 @@ INTERNAL: Final = frozenset(
             "batch_type",
             "source_info",
         ),
-        *("mpid_history", "data", "event_type", "identity", "environment"),
+        *("mpid_history", "data", "event_type", "identity", "environment", "api_keys", "partner_identities"),
+        *("origin_mpid", "sdk_version"),
     }
 )
 IN_DATA: Final = frozenset(
@@ -48,6 +53,8 @@ IN_DATA: Final = frozenset(
             "event_num",
             "view_controller",
         ),
+        *("is_main_thread", "event_system_notification_info", "push_message_token", "breadcrumbs"),
+        *("pl_crash_report_file_base64", "ios_image_base_address", "ios_image_size"),
     }
 )
 # These are about the user, the device or mParticle itself; some hold push tokens.
@@ -57,6 +64,7 @@ NO_EVENTS: Final = frozenset(
         *("validation_result", "network_performance", "breadcrumb", "uninstall", "batch"),
     }
 )
+_LIST: Final = "product_impression_list"
 _text: Final = msgspec.json.Decoder(str).decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -75,7 +83,22 @@ def _event(batch: Fields, event: Fields) -> Reshaped:
     if not kind or data is None:
         return RecordRefused(Reason.MAP_FAILED, "events", "an event of a batch has 'event_type' and 'data'")
     named = {"event_name": data.get("event_name") or msgspec.Raw(_encode(_title(kind)))}
-    return {**batch, "event_type": event["event_type"], "data": msgspec.Raw(_encode({**data, **named}))}
+    lifted = msgspec.Raw(_encode({**data, **named, **_lifted(data)}))
+    return {**batch, "event_type": event["event_type"], "data": lifted}
+
+
+def _lifted(data: Fields) -> Fields:
+    """Returns lists of products without what is around them, with which Mixpanel finds them too deep."""
+    cart = opened(data.get("shopping_cart")) or {}
+    found = {"shopping_cart": cart["products"]} if "products" in cart else {}
+    impressions = [
+        {**product, **({_LIST: shown[_LIST]} if _LIST in shown else {})}
+        for shown in map(opened, elements(data.get("product_impressions")))
+        if shown is not None
+        for product in map(opened, elements(shown.get("products")))
+        if product is not None
+    ]
+    return {**found, "product_impressions": msgspec.Raw(_encode(impressions))} if impressions else found
 
 
 def _title(kind: str) -> str:
@@ -122,8 +145,13 @@ DIALECT: Final = Dialect(
             ("$user_id", (("identity",),)),
             ("ip", (("ip",),)),
             ("session_id", (("data", "session_uuid"), ("data", "session_id"))),
-            ("$latitude", (("data", "location", "latitude"),)),
-            ("$longitude", (("data", "location", "longitude"),)),
+            ("$latitude", (("data", "location", "latitude"), ("context", "location", "latitude"))),
+            ("$longitude", (("data", "location", "longitude"), ("context", "location", "longitude"))),
+            ("$city", (("data", "location", "city_name"), ("context", "location", "city_name"))),
+            (
+                "mp_country_code",
+                (("data", "location", "country_code"), ("context", "location", "country_code")),
+            ),
             ("$os", (("device_info", "platform"),)),
             ("$os_version", (("device_info", "os_version"),)),
             ("$brand", (("device_info", "brand"),)),
@@ -131,6 +159,7 @@ DIALECT: Final = Dialect(
             ("$model", (("device_info", "device_model"),)),
             ("$carrier", (("device_info", "network_carrier"),)),
             ("$app_version_string", (("application_info", "application_version"),)),
+            ("$lib_version", (("sdk_version",),)),
             ("app_name", (("application_info", "application_name"),)),
             ("environment", (("environment",),)),
         ),

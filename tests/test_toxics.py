@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from mixpanel_emulator.oracle import compare
@@ -15,7 +17,10 @@ from mixpanel_emulator.process import EmulatorProcess
 from mixpanel_http.answers import Answer, SentIds, no_ids
 from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.delivery import Deliverer
+from mixpanel_http.endpoints import EVENTS as EVENTS_ENDPOINT
+from mixpanel_http.endpoints import GROUPS, PEOPLE, Endpoint
 from mixpanel_http.rate import Lane
+from mixpanel_http.receipts import Receipt
 from mixpanel_http.retrying import RetryPolicy
 from mixpanel_http.secret_refs import SecretRef
 from tests.backfills import events, ndjson
@@ -23,6 +28,7 @@ from tests.tcp_proxy import Toxic, tcp_proxy
 
 READ_TIMEOUT_S = 0.5
 EVENTS = 200
+UPDATES = 100
 
 
 def longer(piece: bytes) -> bytes:
@@ -61,8 +67,8 @@ TOXICS = {
 class Timed(ImportClient):
     """A client that notes how long each call took."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(Destination(url, SecretRef("env:TEST_TOKEN")), 1)
+    def __init__(self, url: str, endpoint: Endpoint) -> None:
+        super().__init__(Destination(url, SecretRef("env:TEST_TOKEN")), 1, endpoint=endpoint)
         self.took: list[float] = []
 
     def send(self, body: bytes, count: int, ids: SentIds = no_ids) -> Answer:
@@ -91,12 +97,54 @@ def seeded(toxic: Toxic, chance: random.Random) -> Toxic:
     )
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 6))])
-@pytest.mark.parametrize("name", TOXICS)
+@dataclass(frozen=True)
+class Cargo:
+    """What is sent over the bad connection.
+
+    Attributes:
+        endpoint: where to.
+        lines: the records.
+        kind: as the emulator calls them.
+        repeatable: whether they may be sent twice.
+    """
+
+    endpoint: Endpoint
+    lines: tuple[bytes, ...]
+    kind: str
+    repeatable: bool = True
+
+
+def updates(operation: str, **who: str) -> tuple[bytes, ...]:
+    """Returns updates of as many profiles."""
+    named = [{key: value.replace("#", str(n)) for key, value in who.items()} for n in range(UPDATES)]
+    return tuple(orjson.dumps({**name, operation: {"n": 1}}) for name in named)
+
+
+CARGOES = {
+    "events": Cargo(EVENTS_ENDPOINT, tuple(ndjson(events(EVENTS)).splitlines()), "events"),
+    "profiles": Cargo(PEOPLE, updates("$set", **{"$distinct_id": "u-#"}), "profiles"),
+    "groups": Cargo(GROUPS, updates("$set", **{"$group_key": "company", "$group_id": "g-#"}), "groups"),
+    "increments": Cargo(PEOPLE, updates("$add", **{"$distinct_id": "u-#"}), "profiles", repeatable=False),
+}
+OFTEN = {"an answer cut in its body", "a request reset", "requests that never arrive"}
+CASES = [
+    pytest.param(
+        cargo,
+        name,
+        seed,
+        marks=() if seed == 0 and (cargo == "events" or name in OFTEN) else pytest.mark.soak,
+    )
+    for cargo in CARGOES
+    for name in TOXICS
+    for seed in range(6)
+]
+
+
+@pytest.mark.parametrize(("cargo", "name", "seed"), CASES)
 def test_a_bad_connection_loses_nothing_and_holds_nobody_up(
-    name: str, seed: int, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+    cargo: str, name: str, seed: int, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chance = random.Random(seed)
+    chance, load = random.Random(seed), CARGOES[cargo]
     monkeypatch.setenv("TEST_TOKEN", "token-of-the-test")
     monkeypatch.setattr("mixpanel_http.client.READ_TIMEOUT_S", READ_TIMEOUT_S)
     emulator.stats()
@@ -107,17 +155,28 @@ def test_a_bad_connection_loses_nothing_and_holds_nobody_up(
             proxy.poison(seeded(TOXICS[name], chance), chance.randint(1, 3))
         else:
             proxy.poison(TOXICS[name])
-        client = Timed(proxy.url)
+        client = Timed(proxy.url, load.endpoint)
         policy = RetryPolicy(first_wait_s=0.02, longest_wait_s=0.1, give_up_after_s=60)
-        receipt = Deliverer(client, Lane(10**7, 10**12), policy).deliver(
-            ndjson(events(EVENTS)).rstrip(b"\n"), EVENTS
-        )
+        deliverer = Deliverer(client, Lane(10**7, 10**12), policy, endpoint=load.endpoint)
+        receipt = deliverer.deliver(b"\n".join(load.lines), len(load.lines), repeatable=load.repeatable)
         client.close()
         assert proxy.struck > 0
 
-    stats = emulator.stats()
-    assert (receipt.imported, stats["distinct"], stats["duplicates_that_differ"]) == (EVENTS, EVENTS, 0)
-    assert compare(ndjson(events(EVENTS)).splitlines(), emulator.records()).is_clean
+    assert receipt.imported + receipt.ambiguous == len(load.lines)
+    assert not (receipt.ambiguous and load.repeatable)
+    assert_held(load, receipt, emulator)
     assert max(client.took) <= READ_TIMEOUT_S + 1
     assert threading.active_count() <= threads
     assert sockets_open() <= sockets
+
+
+def assert_held(load: Cargo, receipt: Receipt, emulator: EmulatorProcess) -> None:
+    """Checks that the service holds what was delivered, nothing altered, and what counts up counted once."""
+    held = list(emulator.records(kind=load.kind))
+    if load.endpoint is EVENTS_ENDPOINT:
+        stats = emulator.stats()
+        assert (stats["distinct"], stats["duplicates_that_differ"]) == (len(load.lines), 0)
+        assert compare(load.lines, held).is_clean
+        return
+    assert [json.loads(raw)["$properties"]["n"] for raw in held] == [1] * len(held)
+    assert len(held) == len(load.lines) or (receipt.ambiguous == len(load.lines) and not held)

@@ -7,18 +7,16 @@ The fast path over whole blocks is `event_blocks`; this module is its judge.
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
 from mixpanel_http import limits
-from mixpanel_http.insert_ids import LONGEST_INTEGER, FieldsMissing, InsertIdPolicy, located
+from mixpanel_http.insert_ids import FieldsMissing, InsertIdPolicy, located
+from mixpanel_http.record_syntax import decode_object, decode_value, field_name, raw_object
 from mixpanel_http.verdicts import Reason, RecordRefused
 
 IdentityModel = Literal["simplified", "original"]
@@ -26,9 +24,6 @@ Place = tuple[str, int]
 """A record's file (URI without the suffix of a compression) and its offset there, in decompressed bytes."""
 
 _FULL_INSERT_ID: Final = re.compile(rf"[0-9A-Za-z-]{{1,{limits.MAX_INSERT_ID_BYTES}}}").fullmatch
-_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode: Final = msgspec.json.Decoder(float_hook=float).decode  # takes 1e999 too, as infinity
-_shorten_numbers: Final = partial(re.compile(rb"([0-9]{%d})[0-9]+" % (LONGEST_INTEGER - 2)).sub, rb"\1")
 _encode: Final = msgspec.json.Encoder().encode
 
 STAMPED_ID: Final = "stamped_insert_ids"
@@ -153,110 +148,8 @@ def refuse_size(size: int) -> NoReturn:
     )
 
 
-def decode_value(raw: bytes | msgspec.Raw) -> Any:
-    """Returns a JSON value for a rule to look at; a number beyond all bounds stays out of range."""
-    try:
-        return _decode(raw)
-    except msgspec.ValidationError:
-        return _decode(_shorten_numbers(bytes(raw)))
-
-
 def _others(properties: dict[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     return {key: value for key, value in properties.items() if key not in edits}
-
-
-def decode_object(line: bytes) -> dict[str, msgspec.Raw]:
-    """Returns a record's keys with their undecoded values.
-
-    Raises:
-        RecordRefused: if a line is no JSON object.
-    """
-    try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        refuse_utf8(line, error.start)
-    try:
-        decode_value(line)  # Raw values are checked for syntax only; this finds lone surrogates and depth
-        return _raw_object(line)
-    except msgspec.ValidationError:
-        raise RecordRefused(Reason.NOT_OBJECT, None, "a record must be a JSON object") from None
-    except RecursionError:
-        raise RecordRefused(Reason.TOO_DEEP, None, "nested too deeply to be read") from None
-    except msgspec.DecodeError as error:
-        _refuse_syntax(line, str(error))
-
-
-def refuse_utf8(line: bytes, position: int) -> NoReturn:
-    """Raises the refusal of bytes that are no UTF-8, naming the property where it can be found."""
-    field = None
-    try:
-        record = json.loads(line.decode("utf-8", "surrogateescape"))
-        field = next((_field(k) for k, v in record["properties"].items() if _is_broken(v)), None)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        field = None
-    name = field or "record"
-    raise RecordRefused(
-        Reason.INVALID_UTF8, field, f"{name} is invalid: string should be valid utf8 (byte {position})"
-    )
-
-
-def _field(key: str) -> str:
-    """Returns a property's name as refusals show it: cut as Mixpanel cuts it, and fit to be written down."""
-    return f"properties.{key[: limits.MAX_STRING]}".encode(errors="replace").decode()
-
-
-def _is_broken(value: object) -> bool:
-    return isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value)
-
-
-class _NonFinite(ValueError):
-    pass
-
-
-def _refuse_constant(token: str) -> NoReturn:
-    raise _NonFinite(token)
-
-
-_lenient: Final = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _hint(line: bytes) -> str:
-    """Returns what else to say of a line that is no JSON because of how its file was made."""
-    if line.startswith(codecs.BOM_UTF8):
-        return "; a byte order mark may only stand at the beginning of a file"
-    if b"}\r{" in line:
-        return "; lines must end in LF or CRLF, not in CR alone"
-    if not line.strip(b"\0"):
-        return "; the line is all NUL bytes, as a crash of the writer leaves them"
-    return ""
-
-
-# Without one of these in it, a line that is no JSON is none for a reason that the decoder tells.
-_MISTAKEN_FOR_JSON: Final = (b"NaN", b"Infinity", b"\\u")
-
-
-def _refuse_syntax(line: bytes, said: str) -> NoReturn:
-    """Raises the refusal that tells why a line is not JSON, and where it stops being JSON if known."""
-    if any(text in line for text in _MISTAKEN_FOR_JSON):
-        _refuse_mistaken(line)
-    told = said.removeprefix("JSON is malformed: ") + _hint(line)
-    raise RecordRefused(Reason.INVALID_JSON, None, f"not JSON: {told}")
-
-
-def _refuse_mistaken(line: bytes) -> None:
-    """Raises the refusal of a line that Python's lenient parser reads and JSON's grammar does not."""
-    try:
-        _lenient.decode(line.decode())
-    except _NonFinite as error:
-        message = f"{error} is not JSON; send null or leave the property out"
-        raise RecordRefused(Reason.NON_FINITE_NUMBER, None, message) from None
-    except RecursionError:
-        raise RecordRefused(Reason.TOO_DEEP, None, "nested too deeply to be read") from None
-    except ValueError:
-        return
-    if b"\\u" in line:
-        message = "a \\u escape stands for half a character (lone surrogate)"
-        raise RecordRefused(Reason.LONE_SURROGATE, None, message)
 
 
 def _properties(record: Mapping[str, msgspec.Raw], line: bytes) -> dict[str, msgspec.Raw]:
@@ -266,7 +159,7 @@ def _properties(record: Mapping[str, msgspec.Raw], line: bytes) -> dict[str, msg
             Reason.MISSING_PROPERTIES, "properties", "'properties' is invalid: must not be missing"
         )
     try:
-        return _raw_object(raw)
+        return raw_object(raw)
     except msgspec.ValidationError:
         raise RecordRefused(
             Reason.MISSING_PROPERTIES, "properties", "'properties' is invalid: must be an object"
@@ -403,7 +296,7 @@ def _check_values(properties: Mapping[str, msgspec.Raw]) -> None:
     for key, raw in properties.items():
         value = decode_value(raw)
         if isinstance(value, (dict, list)):
-            check_container(_field(key), value)
+            check_container(field_name(key), value)
 
 
 def check_container(field: str, value: dict[str, Any] | list[Any]) -> None:

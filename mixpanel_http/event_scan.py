@@ -15,7 +15,8 @@ from mixpanel_http.compiled import extension
 from mixpanel_http.event_rules import DEFAULTED_IP, STAMPED_ID, EventRules, Place, check_event, make_id
 from mixpanel_http.insert_ids import content_id, id_of_canonical, located
 from mixpanel_http.prepared import PreparedRecords
-from mixpanel_http.verdicts import RecordRefused, Rejection
+from mixpanel_http.record_syntax import syntax_problem
+from mixpanel_http.verdicts import Reason, RecordRefused, Rejection
 
 if TYPE_CHECKING:
     from mixpanel_http._native import Scan, Scanner
@@ -91,6 +92,11 @@ class _Preparation:
         line = self._scan.line(index)
         if not line.strip(b" \t\r"):
             self._out.add(index)
+            return None
+        problem = syntax_problem(line)
+        if problem is not None:
+            self._out.add(index)
+            self._rejections.append(Rejection(index, Reason.INVALID_JSON.value, None, problem))
             return None
         try:
             accepted = check_event(line, self._rules, self._now_s, self._place(index))

@@ -18,8 +18,9 @@ import xxhash
 
 from mixpanel_http import limits
 from mixpanel_http.endpoints import TO_EVENTS
-from mixpanel_http.event_rules import IdentityModel, Place, decode_object, decode_value
+from mixpanel_http.event_rules import IdentityModel, Place
 from mixpanel_http.prepared import PreparedRecords
+from mixpanel_http.record_syntax import decode_object, decode_value
 from mixpanel_http.verdicts import Reason, RecordRefused, Rejection
 
 # https://docs.mixpanel.com/docs/tracking-methods/id-management/identifying-users-original

@@ -11,11 +11,12 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import xxhash
+from msgspec import structs
 
 from mixpanel_http import limits
 from mixpanel_http.endpoints import TO_EVENTS
@@ -217,7 +218,7 @@ class _Mixture:
         for own, body, key, route in zip(kept, bodies, keys, routes, strict=True):
             self._accepted.append((lines[own], body, key, route))
         for rejection in records.rejections:
-            self._rejections.append(replace(rejection, index=lines[rejection.index]))
+            self._rejections.append(structs.replace(rejection, index=lines[rejection.index]))
         self._refused[_ENDPOINT_OF[sort]] += len(records.rejections)
         self._ids += records.stamped_ids
         self._alterations.update(records.alterations)

@@ -16,7 +16,8 @@ import msgspec
 import xxhash
 
 from mixpanel_http import limits
-from mixpanel_http.event_rules import DEFAULTED_IP, STRINGIFIED_ID, decode_object, decode_value, kind_of
+from mixpanel_http.event_rules import DEFAULTED_IP, STRINGIFIED_ID, kind_of
+from mixpanel_http.record_syntax import decode_object, decode_value
 from mixpanel_http.verdicts import Reason, RecordRefused
 
 Operation = Literal["$set", "$set_once", "$add", "$append", "$union", "$remove", "$unset", "$delete"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mixpanel_http.crash_points import crash_point
+from mixpanel_http.endpoints import compress
 from mixpanel_http.insert_ids import IdSample
 from pipelines.ledger_lines import (
     BlockRecord,
@@ -246,4 +246,4 @@ class _LetterFile:
 
 
 def _packed(letters: Iterable[bytes]) -> bytes:
-    return gzip.compress(b"".join(letter + b"\n" for letter in letters), 6, mtime=0)
+    return compress(b"\n".join((*letters, b"")))

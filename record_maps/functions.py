@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mixpanel_http.event_rules import decode_object
+from mixpanel_http.record_syntax import decode_object
 from mixpanel_http.verdicts import Reason, RecordRefused
 from record_maps.paths import Fields
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from mixpanel_http.event_rules import decode_object
+from mixpanel_http.record_syntax import decode_object
 from mixpanel_http.verdicts import RecordRefused, Rejection
 from record_maps.events import EventMaker
 from record_maps.functions import call, load_function

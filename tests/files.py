@@ -5,7 +5,7 @@ import gzip
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import zstandard
 
@@ -21,7 +21,7 @@ COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
     ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
 ROOMY: Final = BlockLimits(2000, 9_800_000)
-Line = tuple[str, int | None, int, bytes]
+Line = tuple[str, int | None, Any, bytes]
 """A line with its file, its number and its offset."""
 
 
@@ -55,7 +55,7 @@ def lines_with_places(blocks: list[Block]) -> list[Line]:
         places = LinePlaces(block, lines)
         for index, line in enumerate(lines):
             source = places.source(index)
-            found.append((source["uri"], source["line"], source["offset"], line))
+            found.append((source.uri, source.line, source.offset, line))
     return found
 
 

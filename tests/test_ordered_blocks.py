@@ -64,8 +64,8 @@ def test_every_line_comes_once_from_its_own_place_and_those_with_a_time_in_its_o
     files: list[list[bytes]], most_bytes: int
 ) -> None:
     segments = packed(files, most_bytes)
-    seen: dict[tuple[str, int], bytes] = {}
-    order: list[tuple[int, str, int]] = []
+    seen: dict[tuple[str, int | None], bytes] = {}
+    order: list[tuple[int, str, int | None]] = []
     told: dict[str, int] = {}
     for segment, blocks in segments:
         for block in blocks[:-1]:
@@ -75,10 +75,10 @@ def test_every_line_comes_once_from_its_own_place_and_those_with_a_time_in_its_o
             places = LinePlaces(block, lines)
             for index, (own, moment) in enumerate(zip(lines, moments(lines, "at"), strict=True)):
                 source = places.source(index)
-                key = source["uri"], source["line"]
+                key = source.uri, source.line
                 assert key not in seen
                 seen[key] = own
-                assert b"".join(x + b"\n" for x in files[int(key[0][1:])])[source["offset"] :].startswith(own)
+                assert b"".join(x + b"\n" for x in files[int(key[0][1:])])[source.offset :].startswith(own)
                 assert isinstance(moment, RefusedLine) == (index in refused)
                 if isinstance(moment, int):
                     order.append((moment, *key))
@@ -134,7 +134,7 @@ def test_what_reading_found_wrong_with_lines_stays_with_them() -> None:
     assert (second.raw, second.spans[0].first_line) == (b'{"at": 1, "head', 11)
     assert block_lines(third) == [b'{"at": 2}', b"MSwy"]
     assert third.refused == (why,)
-    assert [LinePlaces(third, block_lines(third)).source(i)["offset"] for i in (0, 1)] == [70, 80]
+    assert [LinePlaces(third, block_lines(third)).source(i).offset for i in (0, 1)] == [70, 80]
     assert end.notes == (damaged,)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from msgspec import structs
 
 from mixpanel_http.delivery import Stop
 from mixpanel_http.endpoints import ROUTES, TO_EVENTS
@@ -28,7 +28,9 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
     tally.alterations.update(records.alterations)
     lines = settled.lines
     by_record = sorted(settled.refused, key=lambda r: r.index)
-    refused = [replace(r, index=int(lines[r.index]), output=_output(settled, r.index)) for r in by_record]
+    refused = [
+        structs.replace(r, index=int(lines[r.index]), output=_output(settled, r.index)) for r in by_record
+    ]
     unmapped = block.mapped.rejections if block.mapped else ()
     undelivered = np.flatnonzero(settled.fates == FATES.index("undelivered")).tolist()
     undelivered_ids = _sent_ids(settled, undelivered)
@@ -50,9 +52,9 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
         block.notes,
         block.end,
         stop,
-        list(dead_letters(block, _left(settled, "undelivered", lines), "import", undelivered_ids)),
+        dead_letters(block, _left(settled, "undelivered", lines), "import", undelivered_ids),
         block.provisional,
-        list(dead_letters(block, _left(settled, "ambiguous", lines), "import")),
+        dead_letters(block, _left(settled, "ambiguous", lines), "import"),
         _sends(settled, lines),
         bool(records.count) and bool(settled.once_only.any()),
     )

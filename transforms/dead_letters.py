@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain, repeat, starmap
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ _NO_JSON: Final = frozenset(
         Reason.LONE_SURROGATE.value,
     }
 )
-_encode: Final = msgspec.json.Encoder().encode
+_encode_lines: Final = msgspec.json.Encoder().encode_lines
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
 
 
@@ -37,27 +38,53 @@ class _Sent(msgspec.Struct, gc=False):
 _decode_sent: Final = msgspec.json.Decoder(_Sent).decode
 
 
+class Source(msgspec.Struct, gc=False):
+    """Where a line stands: its file, its number there and its offset, as far as they are known."""
+
+    uri: str
+    line: int | None
+    offset: int | None
+
+
+class _Letter(msgspec.Struct, gc=False):
+    """A dead letter; what is UNSET is left out."""
+
+    v: int
+    stage: str
+    reason: str
+    http_status: int | None
+    field: str | None
+    message: str
+    source: Source
+    insert_id: str | None
+    output: int | msgspec.UnsetType = msgspec.UNSET
+    truncated: bool | msgspec.UnsetType = msgspec.UNSET
+    length: int | msgspec.UnsetType = msgspec.UNSET
+    sha256: str | msgspec.UnsetType = msgspec.UNSET
+    record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    raw_b64: Any = msgspec.UNSET  # bytes are written in base64, text is that already
+
+
 class LinePlaces:
-    """Where each line of a block stands: its file, its number there and its offset."""
+    """Where each line of a block stands."""
 
     def __init__(self, block: Block, lines: Sequence[bytes]) -> None:
         """Takes a block and its lines; the places are worked out in one pass."""
-        self._places: list[tuple[str, int | None, int | None]] = []
+        self._places: list[Source] = []
         line = 0
         for span in block.spans:
-            lengths = [len(own) for own in lines[line : line + span.lines]]
-            self._places += [(span.uri, *place) for place in span.places(lengths)]
+            lengths = list(map(len, lines[line : line + span.lines]))
+            self._places += starmap(partial(Source, span.uri), span.places(lengths))
             line += span.lines
 
-    def source(self, index: int) -> dict[str, Any]:
-        """Returns a line's `source` as dead letters show it."""
-        uri, number, offset = self._places[index]
-        return {"uri": uri, "line": number, "offset": offset}
+    def source(self, index: int) -> Source:
+        """Returns a line's place as dead letters show it."""
+        return self._places[index]
 
     def id_place(self, index: int) -> tuple[str, int]:
         """Returns what enters a line's id where identical rows are kept apart: its offset, or else number."""
-        uri, number, offset = self._places[index]
-        return without_suffix(uri), (number or 0) if offset is None else offset
+        place = self._places[index]
+        return without_suffix(place.uri), (place.line or 0) if place.offset is None else place.offset
 
 
 def block_lines(block: Block) -> list[bytes]:
@@ -67,8 +94,8 @@ def block_lines(block: Block) -> list[bytes]:
 
 def dead_letters(
     block: Block, rejections: Sequence[Rejection], stage: str, sent_ids: Sequence[str | None] = ()
-) -> Iterator[bytes]:
-    """Yields a dead letter for each rejection of a block's lines.
+) -> list[bytes]:
+    """Returns a dead letter for each rejection of a block's lines, encoded all at once.
 
     Args:
         block: the block.
@@ -77,33 +104,37 @@ def dead_letters(
         sent_ids: the `$insert_id`s that were sent, in the order of the rejections.
     """
     if not rejections:
-        return  # nearly every block: splitting it again would cost as much as decoding it
+        return []  # nearly every block: splitting it again would cost as much as decoding it
     lines = block_lines(block)
     places = LinePlaces(block, lines)
     in_base64 = {refused.index for refused in block.refused if refused.in_base64}
-    for i, rejection in enumerate(rejections):
-        line = lines[rejection.index]
-        if b'token"' in line:
-            line = without_token(line)
-        letter = {
-            "v": VERSION,
-            "stage": stage,
-            "reason": rejection.reason,
-            "http_status": rejection.http_status,
-            "field": rejection.field,
-            "message": rejection.message,
-            "source": places.source(rejection.index),
-            "insert_id": sent_ids[i] if i < len(sent_ids) else None,
-        }
+    letters = []
+    for rejection, sent_id in zip(rejections, chain(sent_ids, repeat(None)), strict=False):
+        index = rejection.index
+        line = _without_secret(lines[index])
+        letter = _Letter(
+            VERSION,
+            stage,
+            rejection.reason,
+            rejection.http_status,
+            rejection.field,
+            rejection.message,
+            places.source(index),
+            sent_id,
+        )
         if rejection.output is not None:
-            letter["output"] = rejection.output
+            letter.output = rejection.output
         if block.oversize:
-            letter |= {"truncated": True, "length": block.oversize.length, "sha256": block.oversize.sha256}
-        if rejection.index in in_base64:
-            yield _encode(letter | {"raw_b64": line.decode()})
+            letter.truncated, letter.length = True, block.oversize.length
+            letter.sha256 = block.oversize.sha256
+        if index in in_base64:
+            letter.raw_b64 = line.decode()
+        elif rejection.reason in _NO_JSON or block.oversize or not _is_json(line):
+            letter.raw_b64 = line
         else:
-            unreadable = block.oversize or rejection.reason in _NO_JSON
-            yield _encode(letter | (_as_bytes(line) if unreadable else _content(line)))
+            letter.record = msgspec.Raw(line.strip(b" \t\r\n"))
+        letters.append(letter)
+    return _encode_lines(letters)[:-1].split(b"\n")
 
 
 def sent_insert_id(record: bytes) -> str | None:
@@ -111,15 +142,14 @@ def sent_insert_id(record: bytes) -> str | None:
     return _decode_sent(record).properties.insert_id
 
 
-def _content(line: bytes) -> dict[str, Any]:
-    """Returns the record itself, token for token, or its bytes where it is no JSON."""
+def _without_secret(line: bytes) -> bytes:
+    return without_token(line) if b'token"' in line else line
+
+
+def _is_json(line: bytes) -> bool:
     try:
         line.decode()
         _decode(line)
     except (ValueError, RecursionError):
-        return _as_bytes(line)
-    return {"record": msgspec.Raw(line.strip(b" \t\r\n"))}
-
-
-def _as_bytes(line: bytes) -> dict[str, Any]:
-    return {"raw_b64": base64.b64encode(line).decode()}
+        return False
+    return True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 from typing import Final, NamedTuple
 
 from mixpanel_http.delivery import Stop
@@ -96,12 +97,13 @@ class Span(NamedTuple):
     offsets: tuple[int, ...] = ()
 
     def places(self, lengths: Sequence[int]) -> Iterator[tuple[int | None, int | None]]:
-        """Yields the number and the offset of each line, by the lines' lengths without newline."""
-        offset = self.offset
-        for index, length in enumerate(lengths):
-            number = None if self.first_line is None else self.first_line + index
-            yield number, self.offsets[index] if self.offsets else offset
-            offset = None if offset is None else offset + length + 1
+        """Returns the number and the offset of each line, by the lines' lengths without newline."""
+        first, count = self.first_line, len(lengths)
+        numbers = repeat(None, count) if first is None else range(first, first + count)
+        offsets: Iterable[int | None] = self.offsets or repeat(None, count)
+        if not self.offsets and self.offset is not None:
+            offsets = accumulate((length + 1 for length in lengths[:-1]), initial=self.offset)
+        return zip(numbers, offsets, strict=False)
 
 
 class FileNote(NamedTuple):

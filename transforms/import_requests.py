@@ -15,6 +15,7 @@ from apache_beam.pvalue import PCollection
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
+from msgspec import structs
 
 from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.crash_points import crash_point
@@ -100,7 +101,7 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
         block.notes,
         block.end,
         stop,
-        list(_letters(block, undelivered)),
+        _letters(block, undelivered),
         block.provisional,
     )
 
@@ -115,7 +116,7 @@ class _GivenUp:
         return receipt
 
 
-def _letters(block: Block, rejections: list[tuple[Rejection, str | None]]) -> Iterator[bytes]:
+def _letters(block: Block, rejections: list[tuple[Rejection, str | None]]) -> list[bytes]:
     return dead_letters(block, [r for r, _ in rejections], "import", [i for _, i in rejections])
 
 
@@ -144,7 +145,7 @@ def _by_line(
         record = request.first + rejection.index
         line = record if kept is None else kept[record]
         output = None if outputs is None else outputs[record]
-        by_line = replace(rejection, index=line, output=output)
+        by_line = structs.replace(rejection, index=line, output=output)
         found.append((by_line, sent_insert_id(sent[rejection.index])))
     return found
 

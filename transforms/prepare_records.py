@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
+from msgspec import structs
 
 from mixpanel_http.event_blocks import prepare_events
 from mixpanel_http.event_rules import EventRules, Place
@@ -93,7 +94,7 @@ def _prepare_mapped(
     prepared = prepare(b"\n".join(mapped.lines), rules, now_s, place if places else None)
     kept = range(prepared.count) if prepared.kept is None else prepared.kept
     rejections = [
-        replace(rejection, index=sources[rejection.index], output=outputs[rejection.index])
+        structs.replace(rejection, index=sources[rejection.index], output=outputs[rejection.index])
         for rejection in prepared.rejections
     ]
     return replace(

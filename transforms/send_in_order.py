@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from mixpanel_http.collapsing import COLLAPSED, collapse
 from mixpanel_http.crash_points import crash_point
@@ -112,7 +113,7 @@ class Sent:
             for index in range(start, end) if self.refused else ():
                 if index in self.refused:
                     record = int(piece.records[index - start])
-                    piece.block.refuse(replace(self.refused[index], index=record))
+                    piece.block.refuse(structs.replace(self.refused[index], index=record))
             start = end
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from mixpanel_http.event_rules import decode_object
+from mixpanel_http.record_syntax import decode_object
 from mixpanel_http.verdicts import Reason, RecordRefused
 from record_maps.paths import NULL_VALUE, Fields, elements, opened
 from record_maps.spec import Dialect, MapSpec, Spread, TimeSpec

@@ -1,0 +1,153 @@
+"""Reads one record's bytes as JSON, or tells why they are none, and where they stop being it."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from functools import partial
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from mixpanel_http import limits
+from mixpanel_http.insert_ids import LONGEST_INTEGER
+from mixpanel_http.verdicts import Reason, RecordRefused
+
+_check_syntax: Final = msgspec.json.Decoder(msgspec.Raw).decode  # decodes nothing
+_CUT_SHORT: Final = "Input data was truncated"  # all that came is JSON
+raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode: Final = msgspec.json.Decoder(float_hook=float).decode  # takes 1e999 too, as infinity
+_shorten_numbers: Final = partial(re.compile(rb"([0-9]{%d})[0-9]+" % (LONGEST_INTEGER - 2)).sub, rb"\1")
+
+
+def decode_value(raw: bytes | msgspec.Raw) -> Any:
+    """Returns a JSON value for a rule to look at; a number beyond all bounds stays out of range."""
+    try:
+        return _decode(raw)
+    except msgspec.ValidationError:
+        return _decode(_shorten_numbers(bytes(raw)))
+
+
+def decode_object(line: bytes) -> dict[str, msgspec.Raw]:
+    """Returns a record's keys with their undecoded values.
+
+    Raises:
+        RecordRefused: if a line is no JSON object.
+    """
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        refuse_utf8(line, error.start)
+    problem = syntax_problem(line)
+    if problem is not None:
+        raise RecordRefused(Reason.INVALID_JSON, None, problem)
+    try:
+        decode_value(line)  # Raw values are checked for syntax only; this finds lone surrogates and depth
+        return raw_object(line)
+    except msgspec.ValidationError:
+        raise RecordRefused(Reason.NOT_OBJECT, None, "a record must be a JSON object") from None
+    except RecursionError:
+        raise RecordRefused(Reason.TOO_DEEP, None, "nested too deeply to be read") from None
+    except msgspec.DecodeError as error:
+        _refuse_syntax(line, str(error))
+
+
+def syntax_problem(line: bytes) -> str | None:
+    """Returns why a line is no JSON, or None where it takes more than a look at its syntax to tell.
+
+    Without an exception of our own, and with nothing decoded: whole files can be like that.
+    """
+    if not (line.isascii() or _is_utf8(line)):
+        return None
+    try:
+        _check_syntax(line)
+    except msgspec.DecodeError as error:
+        said = str(error)
+        return None if said != _CUT_SHORT and _has_non_finite(line) else _not_json(line, said)
+    except RecursionError:
+        pass  # a matter of its own
+    return None
+
+
+def _has_non_finite(line: bytes) -> bool:
+    return b"NaN" in line or b"Infinity" in line
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def refuse_utf8(line: bytes, position: int) -> NoReturn:
+    """Raises the refusal of bytes that are no UTF-8, naming the property where it can be found."""
+    field = None
+    try:
+        record = json.loads(line.decode("utf-8", "surrogateescape"))
+        field = next((field_name(k) for k, v in record["properties"].items() if _is_broken(v)), None)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        field = None
+    name = field or "record"
+    raise RecordRefused(
+        Reason.INVALID_UTF8, field, f"{name} is invalid: string should be valid utf8 (byte {position})"
+    )
+
+
+def field_name(key: str) -> str:
+    """Returns a property's name as refusals show it: cut as Mixpanel cuts it, and fit to be written down."""
+    return f"properties.{key[: limits.MAX_STRING]}".encode(errors="replace").decode()
+
+
+def _is_broken(value: object) -> bool:
+    return isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value)
+
+
+class _NonFinite(ValueError):
+    pass
+
+
+def _refuse_constant(token: str) -> NoReturn:
+    raise _NonFinite(token)
+
+
+_lenient: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _hint(line: bytes) -> str:
+    """Returns what else to say of a line that is no JSON because of how its file was made."""
+    if line.startswith(codecs.BOM_UTF8):
+        return "; a byte order mark may only stand at the beginning of a file"
+    if b"\r" in line and b"}\r{" in line:
+        return "; lines must end in LF or CRLF, not in CR alone"
+    if line.startswith(b"\0") and not line.strip(b"\0"):
+        return "; the line is all NUL bytes, as a crash of the writer leaves them"
+    return ""
+
+
+def _refuse_syntax(line: bytes, said: str) -> NoReturn:
+    """Raises the refusal that tells why a line is not JSON, and where it stops being JSON if known."""
+    _refuse_mistaken(line)
+    raise RecordRefused(Reason.INVALID_JSON, None, _not_json(line, said))
+
+
+def _not_json(line: bytes, said: str) -> str:
+    return f"not JSON: {said.removeprefix('JSON is malformed: ')}{_hint(line)}"
+
+
+def _refuse_mistaken(line: bytes) -> None:
+    """Raises the refusal of a line that Python's lenient parser reads and JSON's grammar does not."""
+    try:
+        _lenient.decode(line.decode())
+    except _NonFinite as error:
+        message = f"{error} is not JSON; send null or leave the property out"
+        raise RecordRefused(Reason.NON_FINITE_NUMBER, None, message) from None
+    except RecursionError:
+        raise RecordRefused(Reason.TOO_DEEP, None, "nested too deeply to be read") from None
+    except ValueError:
+        return
+    if b"\\u" in line:
+        message = "a \\u escape stands for half a character (lone surrogate)"
+        raise RecordRefused(Reason.LONE_SURROGATE, None, message)

@@ -18,10 +18,7 @@ from mixpanel_http.preflight import refusal
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Stop
 from pipelines import signals
-from pipelines.closing import (
-    DETACHED,
-    note_detached,
-)
+from pipelines.closing import DETACHED, note_detached
 from pipelines.crew import lead
 from pipelines.failures import describe_failure
 from pipelines.following import CrewWatch, EngineRefused, follow, job_of, start_job
@@ -29,10 +26,7 @@ from pipelines.heartbeat import NOW, Heartbeat, beating
 from pipelines.lanes import choose_lanes
 from pipelines.launch import Launch, emulator_store
 from pipelines.launch_reports import LaunchReports
-from pipelines.ledger import (
-    ErrorLimit,
-    Ledger,
-)
+from pipelines.ledger import ErrorLimit, Ledger
 from pipelines.state import StateUnusable
 from pipelines.versions import versions_here
 from transforms import activity, drain, unrecorded

@@ -6,16 +6,12 @@ import dataclasses
 import datetime as dt
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mixpanel_http.crash_points import crash_point
 from pipelines.config import Config
 from pipelines.digest import write_digest
 from pipelines.lease import Lease, take_lease
-from pipelines.ledger import (
-    read_ledger,
-    trim_dead_letters,
-)
+from pipelines.ledger import read_ledger, trim_dead_letters
 from pipelines.listing import Listing
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
@@ -40,9 +36,6 @@ from pipelines.segment_file import SegmentFile, line_of
 from pipelines.state import StateFolder
 from transforms.elements import new_attempt_id
 from transforms.storage import Storage, path_of
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,30 +6,18 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines import signals
 from pipelines.books import close_books
-from pipelines.closing import (
-    Detached,
-    whole_report,
-    write_last_report,
-    write_report,
-)
+from pipelines.closing import Detached, whole_report, write_last_report, write_report
 from pipelines.digest import write_digest
 from pipelines.heartbeat import SUPERSEDED, dump_stacks
 from pipelines.launch import Launch, emulator_store
-from pipelines.ledger import (
-    ErrorLimit,
-    read_ledger,
-    read_stops,
-)
+from pipelines.ledger import ErrorLimit, read_ledger, read_stops
 from pipelines.record_file import RecordFile
 from pipelines.report import ExitCode, RunFacts
 from transforms import drain, unrecorded
-
-if TYPE_CHECKING:
-    pass
 
 
 class LaunchReports:

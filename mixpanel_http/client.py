@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import ssl
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -196,8 +197,9 @@ class ImportClient:
             finally:
                 response.release_conn()
         except (transport.HTTPError, OSError, zlib.error) as error:
-            broken = GivenUp() if self._connections.are_cut else error
-            return broken_answer(broken, whole=outgoing.tell() == len(body))
+            whole = outgoing.tell() == len(body)
+            _let_go(error)
+            return broken_answer(GivenUp() if self._connections.are_cut else error, whole=whole)
         received = {name.lower(): value for name, value in response.headers.items()}
         if _is_cut(response.status, received, content):
             return broken_answer(transport.ProtocolError())
@@ -239,3 +241,14 @@ def tls_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
     return context
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forgets what the calls held through which an error was raised, as the body.
+
+    In urllib3 an error and such a call hold each other, and so the body, for minutes: until the garbage
+    collector comes to what is old.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

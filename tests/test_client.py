@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import gzip
 import json
 import socket
 import struct
+import sys
 import threading
 from pathlib import Path
 
@@ -239,6 +241,30 @@ def test_a_broken_answer_is_ambiguous_and_never_a_success(answer: Answerer) -> N
     assert read.kind is AnswerClass.AMBIGUOUS
     assert TOKEN not in read.message
     assert "127.0.0.1" not in read.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reset,
+        end,
+        then_end(http(200, b"{}", Content_Length="99999")),
+        always(http(200, b"no gzip", Content_Encoding="gzip")),
+    ],
+    ids=range(4),
+)
+def test_a_body_is_let_go_of_when_its_answer_breaks(answer: Answerer) -> None:
+    body = compress(BODY)
+    gc.disable()  # it would let go of what holds itself, too, but minutes later
+    try:
+        held = sys.getrefcount(body)
+        with loopback_server(answer) as server:
+            sender = client(server.url)
+            assert sender.send(body, 1).kind is AnswerClass.AMBIGUOUS
+            sender.close()
+        assert sys.getrefcount(body) == held
+    finally:
+        gc.enable()
 
 
 def test_an_answer_cut_at_any_byte_is_never_a_success() -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from pipelines.heap import give_back
 from pipelines.lease import Lease
 from pipelines.state import StateFolder, StateUnusable
 from transforms import activity, drain
@@ -73,6 +74,7 @@ class _Member:
     def beat(self) -> None:
         """Says what this process does, and ends its work if the run is to end."""
         self.beats += 1
+        give_back()
         doing = activity.here.now()
         try:
             self.folder.write(beat_name(self.launch, self.name), orjson.dumps(beat_values(doing, self.beats)))

@@ -18,6 +18,7 @@ import orjson
 from mixpanel_http.crash_points import crash_point
 from pipelines.background import running_beside
 from pipelines.crew import read_crew, together
+from pipelines.heap import give_back
 from pipelines.lease import Lease
 from pipelines.state import StateFolder, StateUnusable
 from transforms import activity, drain
@@ -58,6 +59,7 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Does what is to be done now and then. A state folder in trouble is for its writers to tell."""
+        give_back()
         doing = activity.here.now()
         if doing.quiet_s > self.stuck_s:
             self.on_stuck(f"no progress for {doing.quiet_s:,.0f} seconds, while nothing waits")

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pipelines.report import SEVERITY, ExitCode
+from mixpanel_http.endpoints import EVENTS
+from pipelines.report import SEVERITY, ExitCode, of_endpoint
 from pipelines.stages import Stage
 
 # A job that ends with one of these has done all that it can: the next may begin.
@@ -30,7 +31,12 @@ def jobs_report(
         empty: the report of a job that has read nothing yet, which tells what numbers there are.
         run: what is of the run and not told by its jobs: run_id, started_at, folder and the like.
     """
-    begun = [reports[stage.name] for stage in stages if stage.name in reports]
+    several = len({stage.kind for stage in stages}) > 1
+    begun = [
+        _with_events_named(reports[stage.name]) if several and stage.kind == "events" else reports[stage.name]
+        for stage in stages
+        if stage.name in reports
+    ]
     total = dict(empty)
     for report in begun:
         total = added(total, report)
@@ -43,6 +49,11 @@ def jobs_report(
         "failure": next((report["failure"] for report in begun if report["failure"]), None),
     }
     return {**total, **told, **run, "jobs": [_section(stage, reports) for stage in stages]}
+
+
+def _with_events_named(report: Report) -> Report:
+    """Returns a report that counts its records by endpoint, as those of the other kinds do."""
+    return {**report, "by_endpoint": of_endpoint(EVENTS, report["books"])}
 
 
 def may_go_on(report: Report) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
 from mixpanel_http.delivery import Stop
+from mixpanel_http.endpoints import Endpoint
+from mixpanel_http.kinds import KINDS, KindName
 from pipelines.books import Books
 from pipelines.ledger import ErrorLimit
 from pipelines.manifest import Manifest
-from transforms.tally import OUTCOMES, Tally
+from transforms.tally import OUTCOMES
 
 
 class ExitCode(IntEnum):
@@ -138,7 +140,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
         "filtered": {"by_reason": dict(tally.by_filter.most_common())},
         "undelivered": {"files": books.undelivered_files, "unrecorded": books.unrecorded},
         "ambiguous": {"files": books.ambiguous_files},
-        "by_endpoint": _by_endpoint(tally),
+        "by_endpoint": _by_endpoint(manifest.settings.get("records.kind"), books),
         "files": {
             "total": manifest.files,
             "done": books.files_done,
@@ -175,10 +177,19 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
     }
 
 
-def _by_endpoint(tally: Tally) -> dict[str, dict[str, int]]:
-    """Returns the outcomes of each endpoint's records, where the run counts them apart."""
+def of_endpoint(endpoint: Endpoint, books: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Returns the outcomes of a run all of whose records go to one endpoint, by its name."""
+    counts = {name: count for name in OUTCOMES if (count := books.get(name))}
+    return {endpoint.name: counts} if counts else {}
+
+
+def _by_endpoint(kind: KindName | None, books: Books) -> dict[str, dict[str, int]]:
+    """Returns the outcomes of each endpoint's records, for kinds that keep an order."""
+    of_kind = KINDS.get(kind or "events", KINDS["events"])
+    if of_kind.in_order and of_kind.endpoint is not None:
+        return of_endpoint(of_kind.endpoint, books.total.to_json())
     found: dict[str, dict[str, int]] = {}
-    for name, count in sorted(tally.by_endpoint.items()):
+    for name, count in sorted(books.tally.by_endpoint.items()):
         endpoint, _, outcome = name.partition(".")
         found.setdefault(endpoint, {})[outcome] = count
     return found

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mixpanel_emulator.process import start_emulator
 from mixpanel_http.crash_points import CRASHED
 from pipelines.command import run
 from pipelines.config_jobs import JobsConfig
@@ -85,6 +86,37 @@ def test_jobs_run_in_their_order_and_the_report_adds_them_up(backfills: Backfill
     for folder in ("it", "it/first", "it/second"):
         assert (backfills.state / folder / "_SUCCESS").exists()
         assert not (backfills.state / folder / "lock.json").exists()
+
+
+def test_a_run_of_every_kind_is_in_order_and_told_by_endpoint(backfills: Backfills) -> None:
+    backfills.write("who/a.json", [{"event": "$merge", "properties": {"$distinct_ids": ["user-1", "u-9"]}}])
+    backfills.write("users/a.json", [{"id": "user-1", "at": 2, "plan": "pro"}, {"id": "user-1", "at": 1}])
+    backfills.write("teams/a.json", [{"id": "t", "size": 1}, {"id": ""}])
+    backfills.write("tables/f-1.csv", [b"sku,name\na,Apple"])
+    backfills.write("visits/a.json", events(3))
+    kinds: dict[str, dict[str, Any]] = {
+        "who": {"kind": "identity"},
+        "users": {"kind": "profiles", "id_field": "id", "order_by": "at"},
+        "teams": {"kind": "groups", "id_field": "id", "group_key": "team"},
+        "tables": {"kind": "lookup_tables"},
+        "visits": {"kind": "events"},
+    }
+    jobs = [job(backfills, name, records=records) for name, records in kinds.items()]
+    with start_emulator(settings={"identity": "original"}) as emulator:
+        to = {"destination.identity": "original", "destination.endpoint": emulator.url}
+        outcome = backfills.run_config(jobs_file(backfills, jobs, to))
+        names = [json.loads(raw)["event"] for raw in emulator.records()]
+        (profile,) = map(json.loads, emulator.records(kind="profiles"))
+
+    assert outcome.code == 6, outcome.err
+    assert [each["kind"] for each in outcome.report["jobs"]] == [one["kind"] for one in kinds.values()]
+    assert outcome.report["by_endpoint"] == {
+        "events": {"imported": 4},
+        "people": {"imported": 2},
+        "groups": {"imported": 1, "dead_lettered": 1},
+    }
+    assert names == ["$merge", *["Order placed"] * 3]
+    assert profile["$properties"] == {"plan": "pro", "at": 2}
 
 
 def test_a_single_job_has_the_report_that_it_always_had(backfills: Backfills) -> None:

@@ -18,7 +18,7 @@ from source_formats.lines import FormatProblem, Lines, RefusedLine, in_scans, re
 
 HELD_BYTES: Final = (
     8 << 20
-)  # of one record: eight times what Mixpanel takes; what is longer is passed on as it comes
+)  # of one record, eight times what Mixpanel takes; what is longer goes on as it comes
 _BOM: Final = b"\xef\xbb\xbf"
 _BETWEEN: Final = b" \t\r\n,"  # records
 _LEFT_OVER: Final = _BETWEEN + b"]}"  # of what was broken
@@ -173,6 +173,8 @@ class _RecordLines:
 
     def __init__(self) -> None:
         self._shapes = Shapes()
+        self._lines: list[bytes] = []
+        self._before: list[bytes] = []  # lines of the texts before
         self._damaged_until: int | None = None  # the file's byte, if nothing was certain since
         self.begin(b"", 0)
 
@@ -180,7 +182,8 @@ class _RecordLines:
         """Begins with another text."""
         self._text = text
         self._offset = offset
-        self._lines: list[bytes] = []
+        self._before = self._lines[-_LEARNT:] or self._before
+        self._lines = []
         self._offsets: list[int] = []
         self._refused: list[RefusedLine] = []
         self._end = b"\n"
@@ -198,7 +201,7 @@ class _RecordLines:
             start += len(piece) - len(piece.lstrip(_BETWEEN))
         line = _on_one_line(element)
         stop = start + len(element)
-        if line is not None and not self._may_be_left_over(line, start):
+        if line is not None and (self._damaged_until is None or not self._may_be_left_over(line, start)):
             self._damaged_until = self._doubtful = None
             self._lines.append(line)
             self._offsets.append(self._offset + start)
@@ -246,8 +249,8 @@ class _RecordLines:
 
     def _may_be_left_over(self, line: bytes, start: int) -> bool:
         """Returns whether a whole object may be a part of a damaged record before it."""
-        until = self._damaged_until
-        if until is None or self._offset + start - until > RECORD_BYTES or not line.startswith(b"{"):
+        until = self._damaged_until or 0
+        if self._offset + start - until > RECORD_BYTES or not line.startswith(b"{"):
             return False
         self._learn()
         return not self._shapes.is_record(line)
@@ -256,7 +259,7 @@ class _RecordLines:
         """Looks at some records that stand before damage, once for each text."""
         if not self._has_learnt:
             self._has_learnt = bool(self._lines)
-            self._shapes.learn(self._lines[-_LEARNT:])
+            self._shapes.learn([*self._before, *self._lines][-_LEARNT:])
 
     def add_as_it_is(self, start: int, end: int, ended: bool = True) -> None:
         """Adds what is no record, to be refused for what it is; without its end if that is missing."""

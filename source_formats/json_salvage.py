@@ -22,6 +22,7 @@ _KNOWN: Final = 1000  # sets of keys that are remembered
 _BEGINS: Final = re.compile(rb'\{\s*(?=["}])')
 _SIBLING: Final = re.compile(rb"\s*,?\s*(?=\{)")
 _WITHIN: Final = re.compile(rb"(?:[:{]|[:,\[]\s*\[)$")  # a key's value, and the first of an array in a record
+_FIRST_INSIDE: Final = re.compile(rb':\s*\[?\s*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
 _ENDS_WITHIN: Final = re.compile(rb"\}|\]\s*(?:[^\s\[{,]|,\s*[^\s\[{])|,\s*[\"\d\-tfn]")
 _ENDS_OUTSIDE: Final = re.compile(rb"\]?\s*\Z")
 _one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
@@ -69,8 +70,8 @@ class Shapes:
         return keys in self._of_records and keys not in self._inside
 
     def begin_a_record(self, keys: Keys) -> bool:
-        """Returns whether records begin with the first of these keys, and nothing inside of them does."""
-        return self.may_begin_a_record(keys) and keys[:1] not in self._first_inside
+        """Returns whether records that are known begin with the first of these keys, and no part of them."""
+        return bool(keys) and keys[:1] in self._first and keys[:1] not in self._first_inside
 
     def may_begin_a_record(self, keys: Keys) -> bool:
         """Returns whether records begin with the first of these keys, as far as any are known."""
@@ -162,7 +163,9 @@ def _are_records(text: bytes, row: list[Found], shapes: Shapes, final: bool) -> 
     start, stop = row[0].start, row[-1].stop
     if is_within_another(text, stop):
         return False
-    if stop - start > RECORD_BYTES or any(shapes.begin_a_record(found.keys) for found in row):
+    if stop - start > RECORD_BYTES:
+        return True
+    if any(shapes.begin_a_record(found.keys) and found.keys[0] not in _firsts_inside(text) for found in row):
         return True
     after = text[stop : stop + _NEAR].lstrip()
     return True if _ENDS_OUTSIDE.match(after) and (final or len(after) > 1) else None
@@ -178,10 +181,18 @@ def _keys_inside(value: Any) -> Iterator[Keys]:
 
 
 def _decoded(text: bytes) -> Any:
+    """Returns what a text says, or None if that is not all of it."""
     try:
-        return _one_value(text.decode("latin-1"))[0]
+        value, stop = _one_value(text.decode("latin-1"))
     except (ValueError, RecursionError):
         return None
+    return value if stop == len(text) else None
+
+
+@lru_cache(maxsize=1)
+def _firsts_inside(text: bytes) -> frozenset[Any]:
+    """Returns the keys with which values of keys begin that are objects, or arrays of these."""
+    return frozenset(map(_decoded, _FIRST_INSIDE.findall(text)))
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,8 @@
                                                 also as many real seconds over sockets, with 1 and 4
                                                 processes, without and with somebody who takes 30 %
 
-Beside ours stands the loop that Mixpanel's documentation recommends (`benchmarks.documented_loop`).
+Beside ours stands the loop that Mixpanel's documentation recommends (`benchmarks.documented_loop`). The limit
+is one of a rolling minute, all of which may pass at once: figures of less than some minutes say little.
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ def main() -> int:
     arguments = parser.parse_args()
     bars = [] if arguments.no_simulation else list(simulated())
     if arguments.real:
+        print(f"{'over sockets':<48}{'used':>8}{'refused':>9}{'longest wait':>14}", flush=True)
         for competitor in dict.fromkeys((0.0, arguments.competitor)):
             bars += real(arguments.real, 1, competitor)
             bars += real(arguments.real, 4, competitor)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mixpanel_http._native import Scan, Scanner
 
 IS_BUILT: Final = extension is not None
+_INVALID_JSON: Final = Reason.INVALID_JSON.value
 
 _FEW: Final = limits.PROPERTIES_LIMIT - 5  # stamping adds up to two, and must not reach the limit
 
@@ -96,7 +97,7 @@ class _Preparation:
         problem = syntax_problem(line)
         if problem is not None:
             self._out.add(index)
-            self._rejections.append(Rejection(index, Reason.INVALID_JSON.value, None, problem))
+            self._rejections.append(Rejection(index, _INVALID_JSON, None, problem))
             return None
         try:
             accepted = check_event(line, self._rules, self._now_s, self._place(index))

@@ -58,28 +58,21 @@ def syntax_problem(line: bytes) -> str | None:
 
     Without an exception of our own, and with nothing decoded: whole files can be like that.
     """
-    if not (line.isascii() or _is_utf8(line)):
-        return None
     try:
+        if not line.isascii():
+            line.decode()
         _check_syntax(line)
     except msgspec.DecodeError as error:
         said = str(error)
-        return None if said != _CUT_SHORT and _has_non_finite(line) else _not_json(line, said)
-    except RecursionError:
-        pass  # a matter of its own
-    return None
-
-
-def _has_non_finite(line: bytes) -> bool:
-    return b"NaN" in line or b"Infinity" in line
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    except (UnicodeDecodeError, RecursionError):
+        return None  # matters of their own
+    else:
+        return None
+    if b"\\" in line and b"\\u" in line:
+        return None  # perhaps half a character, which some decoders take
+    if said == _CUT_SHORT and line.startswith(b"{") and b"\r" not in line:
+        return f"not JSON: {_CUT_SHORT}"
+    return None if b"NaN" in line or b"Infinity" in line else _not_json(line, said)
 
 
 def refuse_utf8(line: bytes, position: int) -> NoReturn:
@@ -120,9 +113,9 @@ def _hint(line: bytes) -> str:
     """Returns what else to say of a line that is no JSON because of how its file was made."""
     if line.startswith(codecs.BOM_UTF8):
         return "; a byte order mark may only stand at the beginning of a file"
-    if b"\r" in line and b"}\r{" in line:
+    if b"}\r{" in line:
         return "; lines must end in LF or CRLF, not in CR alone"
-    if line.startswith(b"\0") and not line.strip(b"\0"):
+    if not line.strip(b"\0"):
         return "; the line is all NUL bytes, as a crash of the writer leaves them"
     return ""
 

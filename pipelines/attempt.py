@@ -208,10 +208,9 @@ class _LetterFile:
         self.held = 0
         self.written: list[DeadFile] = []
 
-    def add(self, letters: Iterable[bytes]) -> None:
-        for letter in letters:
-            self._letters.append(letter)
-            self.held += len(letter)
+    def add(self, letters: Sequence[bytes]) -> None:
+        self._letters += letters
+        self.held += sum(map(len, letters))
 
     def write(self) -> DeadFile | None:
         """Makes the letters durable that have come since the last call."""

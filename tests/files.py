@@ -54,7 +54,7 @@ def lines_with_places(blocks: list[Block]) -> list[Line]:
         lines = block_lines(block)
         places = LinePlaces(block, lines)
         for index, line in enumerate(lines):
-            source = places.source(index)
+            source = places.sources[index]
             found.append((source.uri, source.line, source.offset, line))
     return found
 

@@ -130,7 +130,7 @@ def test_lines_know_their_places_across_files() -> None:
     block = Block("s", "a", 0, b"1\n\xc3\xa9\n22\n3\n", spans)
     places = LinePlaces(block, block_lines(block))
 
-    assert [structs.astuple(places.source(i)) for i in range(4)] == [
+    assert [structs.astuple(places.sources[i]) for i in range(4)] == [
         ("a.json", 9, 100),
         ("a.json", 10, 102),
         ("b.json.gz", None, 0),

@@ -56,7 +56,9 @@ def test_lines_that_are_refused_keep_their_places_and_so_do_their_neighbours(
             i for i, x in enumerate(before) if has_key_twice(x)
         ]
         places, moved = LinePlaces(block, before), LinePlaces(refused, after)
-        assert [places.source(i) for i in range(len(before))] == [moved.source(i) for i in range(len(after))]
+        assert [places.sources[i] for i in range(len(before))] == [
+            moved.sources[i] for i in range(len(after))
+        ]
         for index, (was, now) in enumerate(zip(before, after, strict=True)):
             assert (base64.b64decode(now) if has_key_twice(was) else now) == was, index
 

@@ -45,8 +45,8 @@ def read(path: Path, limits: BlockLimits) -> Read:
             if not line.strip():
                 continue
             found.records.append(BAD if index in refused else said(line))
-            found.numbers.append(places.source(index).line)
-            found.offsets.append(places.source(index).offset)
+            found.numbers.append(places.sources[index].line)
+            found.offsets.append(places.sources[index].offset)
         problem = next((note.problem for note in block.notes if note.problem), problem)
     return found._replace(torn=torn, problem=problem)
 

@@ -74,7 +74,7 @@ def test_every_line_comes_once_from_its_own_place_and_those_with_a_time_in_its_o
             refused = {one.index for one in block.refused}
             places = LinePlaces(block, lines)
             for index, (own, moment) in enumerate(zip(lines, moments(lines, "at"), strict=True)):
-                source = places.source(index)
+                source = places.sources[index]
                 key = source.uri, source.line
                 assert key not in seen
                 seen[key] = own
@@ -134,7 +134,7 @@ def test_what_reading_found_wrong_with_lines_stays_with_them() -> None:
     assert (second.raw, second.spans[0].first_line) == (b'{"at": 1, "head', 11)
     assert block_lines(third) == [b'{"at": 2}', b"MSwy"]
     assert third.refused == (why,)
-    assert [LinePlaces(third, block_lines(third)).source(i).offset for i in (0, 1)] == [70, 80]
+    assert [LinePlaces(third, block_lines(third)).sources[i].offset for i in (0, 1)] == [70, 80]
     assert end.notes == (damaged,)
 
 

@@ -66,24 +66,24 @@ class _Letter(msgspec.Struct, gc=False):
 
 
 class LinePlaces:
-    """Where each line of a block stands."""
+    """Where each line of a block stands.
+
+    Attributes:
+        sources: each line's place as dead letters show it.
+    """
 
     def __init__(self, block: Block, lines: Sequence[bytes]) -> None:
         """Takes a block and its lines; the places are worked out in one pass."""
-        self._places: list[Source] = []
+        self.sources: list[Source] = []
         line = 0
         for span in block.spans:
             lengths = list(map(len, lines[line : line + span.lines]))
-            self._places += starmap(partial(Source, span.uri), span.places(lengths))
+            self.sources += starmap(partial(Source, span.uri), span.places(lengths))
             line += span.lines
-
-    def source(self, index: int) -> Source:
-        """Returns a line's place as dead letters show it."""
-        return self._places[index]
 
     def id_place(self, index: int) -> tuple[str, int]:
         """Returns what enters a line's id where identical rows are kept apart: its offset, or else number."""
-        place = self._places[index]
+        place = self.sources[index]
         return without_suffix(place.uri), (place.line or 0) if place.offset is None else place.offset
 
 
@@ -106,12 +106,15 @@ def dead_letters(
     if not rejections:
         return []  # nearly every block: splitting it again would cost as much as decoding it
     lines = block_lines(block)
-    places = LinePlaces(block, lines)
+    places = LinePlaces(block, lines).sources
+    tells_token = b'token"' in block.raw
     in_base64 = {refused.index for refused in block.refused if refused.in_base64}
     letters = []
     for rejection, sent_id in zip(rejections, chain(sent_ids, repeat(None)), strict=False):
         index = rejection.index
-        line = _without_secret(lines[index])
+        line = lines[index]
+        if tells_token and b'token"' in line:
+            line = without_token(line)
         letter = _Letter(
             VERSION,
             stage,
@@ -119,7 +122,7 @@ def dead_letters(
             rejection.http_status,
             rejection.field,
             rejection.message,
-            places.source(index),
+            places[index],
             sent_id,
         )
         if rejection.output is not None:
@@ -140,10 +143,6 @@ def dead_letters(
 def sent_insert_id(record: bytes) -> str | None:
     """Returns the `$insert_id` of a record as it was sent."""
     return _decode_sent(record).properties.insert_id
-
-
-def _without_secret(line: bytes) -> bytes:
-    return without_token(line) if b'token"' in line else line
 
 
 def _is_json(line: bytes) -> bool:

@@ -14,6 +14,7 @@ import orjson
 
 from mixpanel_http.client import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
+from pipelines import signals
 from pipelines.backfill import Watch, run_launch, submit_launch
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
@@ -77,13 +78,14 @@ def run(
                 to.to_destination().authorization()  # a missing secret is told first
         for declared in config.maps:
             declared.check_secrets()
-        if resume is None and _sorts(config):
-            _say({"kind": "sorting"}, "Reading and sorting all updates before any is sent", in_json)
-        start = (
-            _start_of_jobs(config, resume, replay, dry_run, allow_new)
-            if isinstance(config, JobsConfig)
-            else _start(config, resume, replay, dry_run, allow_new)
-        )
+        with signals.raised():
+            if resume is None and _sorts(config):
+                _say({"kind": "sorting"}, "Reading and sorting all updates before any is sent", in_json)
+            start = (
+                _start_of_jobs(config, resume, replay, dry_run, allow_new)
+                if isinstance(config, JobsConfig)
+                else _start(config, resume, replay, dry_run, allow_new)
+            )
     except (
         ConfigError,
         RunMismatch,
@@ -98,6 +100,9 @@ def run(
         return _refuse(str(error), ExitCode.NO_INPUT)
     except SourceUnreadable as error:
         return _refuse(str(error), ExitCode.DAMAGED_INPUT)
+    except signals.Interrupted as interrupted:
+        told = "interrupted while planning, before anything was sent; start it again"
+        return _refuse(told, ExitCode(signals.exit_code_of(interrupted.number)))
     _say({"kind": "start", "run_id": start.run_id}, f"Run {start.run_id}: {start.text}", in_json)
     if start.submit is not None and detach:
         return _submit(start.run_id, start.submit, config_path, as_json)

@@ -75,6 +75,39 @@ def handled(give_up: Callable[[int], None], patience_s: float = DRAIN_SECONDS) -
         reader.close()
 
 
+class Interrupted(BaseException):
+    """A signal that came while nothing was under way yet.
+
+    Attributes:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Raises `Interrupted` where a signal comes while the body runs; outside the main thread does nothing.
+
+    For what can simply be left: a plan may take minutes, and is to leave a word and a clean folder.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _raise) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, _frame: object) -> None:
+    raise Interrupted(number)
+
+
 def exit_code_of(number: int) -> int:
     """Returns the exit code by which a shell tells that a signal ended a process."""
     return 128 + number

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,20 @@ def test_a_kill_and_a_resume_keep_the_order(backfills: Backfills) -> None:
     assert {properties["version"] for properties in held(backfills).values()} == {19}
     for times in arrived(backfills).values():  # what came twice came in order, behind where the resume began
         assert sum(later < earlier for earlier, later in itertools.pairwise(times)) <= 1
+
+
+@pytest.mark.soak
+def test_a_signal_while_it_is_sorted_leaves_a_word_and_no_run(backfills: Backfills) -> None:
+    backfills.write("c.json", updates(4000, 50))
+    running = start(backfills.config(backfills.everything, BY_TIME))
+    assert running.process.stderr is not None
+    assert "Reading and sorting" in running.process.stderr.readline()
+    running.signal(signal.SIGTERM)
+    code, report, err = running.end()
+
+    assert (code, report) == (143, {})
+    assert err == "error: interrupted while planning, before anything was sent; start it again\n"
+    assert not [path for path in (backfills.state / "it").rglob("*") if path.is_file()]
 
 
 def test_a_crash_while_it_is_sorted_leaves_no_run_and_the_next_start_is_whole(backfills: Backfills) -> None:

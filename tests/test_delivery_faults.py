@@ -1,17 +1,13 @@
-"""Delivery against the emulator's faults over real sockets: nothing lost, nothing altered, nobody blamed."""
+"""One request after the other against the emulator's faults over real sockets: nothing lost or altered."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,10 +20,10 @@ from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.retrying import RetryPolicy
 from mixpanel_http.secret_refs import SecretRef
-from tests.backfills import TOKEN, Backfills, Outcome, event, events, ndjson
+from tests.backfills import event, events, ndjson
+from tests.fault_scripts import PATH, fault, happened
 
 QUICK = RetryPolicy(first_wait_s=0.02, longest_wait_s=0.1, give_up_after_s=60)
-PATH = "/import"
 
 
 @pytest.fixture(autouse=True)
@@ -67,25 +63,6 @@ def together(workers: Sequence[Callable[[], None]]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def fault(do: dict[str, Any], **when: object) -> dict[str, Any]:
-    return {"name": "the fault", "path": PATH, "do": do, "when": when}
-
-
-def refusing(count: int) -> str:
-    """Returns an answer that refuses every record of a request."""
-    listed = [{"index": i, "field": "properties.region", "message": "unknown"} for i in range(count)]
-    said = {"code": 400, "error": "not today", "num_records_imported": 0, "failed_records": listed}
-    return json.dumps(said)
-
-
-def happened(emulator: EmulatorProcess, name: str = "the fault") -> int:
-    count: int = emulator.stats()["faults"][name]
-    return count
-
-
-# --- one request -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["insert_id", "$insert_id"])
@@ -295,231 +272,3 @@ def test_a_refusal_in_the_middle_of_a_run_meets_only_what_is_on_its_way(
     assert max(answered for _, answered, _ in client.calls) - told < 5
     assert not any(receipt.rejections for receipt in receipts)
     assert sum(receipt.imported for receipt in receipts) == emulator.stats()["distinct"] == 64
-
-
-# --- whole runs --------------------------------------------------------------------------------------
-
-STORM = [
-    {"name": "429", "path": PATH, "do": {"status": 429}, "when": {"share": 0.30, "seed": 1}},
-    {"name": "503", "path": PATH, "do": {"status": 503}, "when": {"share": 0.10, "seed": 2}},
-    {"name": "after", "path": PATH, "do": {"reset": "after"}, "when": {"share": 0.10, "seed": 3}},
-    {"name": "before", "path": PATH, "do": {"reset": "before"}, "when": {"share": 0.05, "seed": 4}},
-]
-
-
-def assert_all_is_in(outcome: Outcome, backfills: Backfills, count: int) -> None:
-    stats = backfills.emulator.stats()
-    assert outcome.code == 0, outcome.out
-    assert outcome.books["balanced"]
-    assert outcome.books["imported"] == outcome.books["read"] == stats["distinct"] == count
-    assert stats["duplicates_that_differ"] == 0
-
-
-def storm(backfills: Backfills, count: int, per_request: int) -> Outcome:
-    for part in range(4):
-        backfills.write(f"{part}.json", events(count // 4, first=part * count // 4))
-    backfills.emulator.faults(STORM)
-    outcome = backfills.run(
-        backfills.everything, {"limits.records_per_request": per_request, "limits.events_per_second": 10**6}
-    )
-    assert all(happened(backfills.emulator, name) > 0 for name in ("429", "503", "after", "before"))
-    return outcome
-
-
-def test_a_storm_of_faults_loses_nothing_and_alters_nothing(backfills: Backfills) -> None:
-    outcome = storm(backfills, 8000, 100)
-
-    assert_all_is_in(outcome, backfills, 8000)
-    assert outcome.report["requests"]["retries"] > 20
-    assert outcome.report["re_sent"]["events"] == outcome.report["requests"]["retries"] * 100
-    held = {json.loads(r)["properties"]["$insert_id"]: r for r in backfills.emulator.records()}
-    for n in range(0, 8000, 997):
-        assert json.loads(held[f"id-{n:012d}"]) == event(n)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
-def test_a_storm_of_faults_over_a_million_events_loses_nothing(backfills: Backfills) -> None:
-    outcome = storm(backfills, 1_000_000, 2000)
-
-    assert_all_is_in(outcome, backfills, 1_000_000)
-
-
-def test_what_is_not_delivered_in_time_can_be_replayed_or_resumed(backfills: Backfills) -> None:
-    backfills.write("a.json", [*events(250), b"no json"])
-    backfills.emulator.faults([fault({"status": 503}, nth=list(range(2, 400)))])
-    changes = {
-        "limits.records_per_request": 100,
-        "limits.in_flight": 1,
-        "limits.retry.give_up_after_seconds": 0.05,
-        "run.id": "first",
-        "run.allow_dead_letters": 1,
-    }
-    first = backfills.run(backfills.everything, changes)
-
-    assert happened(backfills.emulator) > 1
-    assert first.code == 5
-    assert first.books["balanced"]
-    assert (first.books["imported"], first.books["undelivered"]) == (100, 150)
-    assert len(first.report["undelivered"]["files"]) == 2
-    backfills.emulator.faults([])
-    replayed = backfills.run(backfills.everything, {**changes, "run.id": "again"}, replay="first")
-    stats = backfills.emulator.stats()
-    assert replayed.books["imported"] == 150
-    assert (stats["distinct"], stats["duplicates"]) == (250, 0)
-    (letter,) = replayed.dead_letters()
-    assert letter["source"] == {"uri": str(backfills.folder / "input" / "a.json"), "line": 251} | {
-        "offset": letter["source"]["offset"]
-    }
-    resumed = backfills.run(backfills.everything, changes, resume="first")
-    assert (resumed.code, resumed.books["imported"], resumed.books["undelivered"]) == (0, 250, 0)
-    assert not resumed.report["undelivered"]["files"]
-    assert backfills.emulator.stats()["distinct"] == 250
-
-
-@pytest.mark.parametrize("status", [401, 404, 302])
-def test_a_run_that_is_refused_ends_with_3_and_is_resumed_after_the_fix(
-    status: int, backfills: Backfills
-) -> None:
-    backfills.write("a.json", events(500))
-    changes = {"limits.records_per_request": 10, "run.id": "r"}
-    backfills.emulator.faults([fault({"status": status, "body": "{}"}, after_s=0, nth=list(range(20, 999)))])
-    stopped = backfills.run(backfills.everything, changes)
-
-    assert happened(backfills.emulator) >= 1
-    assert stopped.code == 3
-    assert stopped.books["dead_lettered"] == stopped.books["undelivered"] == 0
-    assert stopped.report["stopped_by"][0]["status"] == status
-    backfills.emulator.faults([])
-    resumed = backfills.run(backfills.everything, changes, resume="r")
-    assert_all_is_in(resumed, backfills, 500)
-
-
-@pytest.mark.parametrize("folder", ["dead_letters", "undelivered"])
-def test_letters_that_cannot_be_written_are_never_passed_over(folder: str, backfills: Backfills) -> None:
-    backfills.write("a.json", [*events(50), b"no json"])
-    run = backfills.state / "r"
-    run.mkdir(parents=True)
-    (run / folder).write_text("a file where a folder should be")
-    if folder == "undelivered":
-        backfills.emulator.faults([fault({"status": 503})])
-    outcome = backfills.run(backfills.everything, {"run.id": "r", "limits.retry.give_up_after_seconds": 0.05})
-
-    assert outcome.code not in (0, 5, 6)
-    assert outcome.report["state"] == "failed"
-    assert str(Path("r") / folder) in outcome.report["failure"]
-    assert outcome.books["imported"] == outcome.books["dead_lettered"] == 0
-    assert outcome.books["undelivered"] == outcome.books["read"] == 51
-    assert not (run / "_SUCCESS").exists()
-
-
-def test_a_full_disk_ends_the_run_and_names_the_file(backfills: Backfills) -> None:
-    chance = random.Random(1)
-    backfills.write("a.json", [b"{" + chance.randbytes(60).hex().encode() for _ in range(2000)])
-    config = backfills.config(
-        backfills.everything,
-        {"limits.records_per_request": 500, "run.id": "r", "run.allow_dead_letters": "100%"},
-    )
-    # Beyond this size of a file every write of the process fails, as on a disk that is full.
-    program = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000)); "
-        "from run_backfill import main; sys.exit(main(['--config', sys.argv[1], '--json']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(config)],
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, TOKEN: "token"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-    report = json.loads(done.stdout)
-    assert done.returncode == report["exit_code"] == 1
-    assert "dead_letters/" in report["failure"]
-    assert "cannot be written" in report["failure"]
-    assert report["books"]["balanced"]
-    assert report["books"]["undelivered"] == report["undelivered"]["unrecorded"] > 0
-    resumed = backfills.run(
-        backfills.everything,
-        {"limits.records_per_request": 500, "run.id": "r", "run.allow_dead_letters": "100%"},
-        resume="r",
-    )
-    assert (resumed.code, resumed.books["dead_lettered"], len(resumed.dead_letters())) == (0, 2000, 2000)
-
-
-# --- replay ------------------------------------------------------------------------------------------
-
-
-def test_ten_thousand_refused_records_are_replayed_with_their_ids_and_places(backfills: Backfills) -> None:
-    for part in range(4):
-        lines = [event(part * 5000 + n, region="eu" if n % 2 else "us") for n in range(5000)]
-        for line in lines[1::2]:
-            del line["properties"]["$insert_id"]
-        backfills.write(f"{part}.json.gz", lines)
-    refusal = refusing(500)
-    backfills.emulator.faults([fault({"status": 400, "body": refusal}, every=2)])
-    changes = {
-        "limits.records_per_request": 500,
-        "limits.in_flight": 1,
-        "run.id": "first",
-        "records.insert_id": {"mode": "content", "identical_rows": "keep"},
-    }
-    first = backfills.run(backfills.everything, changes)
-    letters = {letter["insert_id"]: letter["source"] for letter in first.dead_letters()}
-
-    assert (first.code, first.books["dead_lettered"], len(letters)) == (6, 10_000, 10_000)
-    assert happened(backfills.emulator) == 20
-    backfills.emulator.faults([fault({"status": 400, "body": refusal}, nth=[3])])
-    changes["run.id"] = "second"
-    second = backfills.run(backfills.everything, changes, replay="first")
-    again = {letter["insert_id"]: letter["source"] for letter in second.dead_letters()}
-    assert (second.books["read"], second.books["imported"], len(again)) == (10_000, 9500, 500)
-    assert again.items() <= letters.items()
-    backfills.emulator.faults([])
-    changes["run.id"] = "third"
-    third = backfills.run(backfills.everything, changes, replay="second")
-    held = {json.loads(record)["properties"]["$insert_id"] for record in backfills.emulator.records()}
-    assert (third.code, third.books["imported"]) == (0, 500)
-    assert backfills.emulator.stats()["distinct"] == 20_000
-    assert letters.keys() <= held
-    assert backfills.emulator.stats()["duplicates"] == 0
-
-
-def test_a_replay_is_resumed_like_any_run(backfills: Backfills) -> None:
-    backfills.write("a.json", events(300))
-    changes = {"limits.records_per_request": 100, "limits.in_flight": 1, "run.id": "first"}
-    refusal = refusing(100)
-    backfills.emulator.faults([fault({"status": 400, "body": refusal})])
-    assert backfills.run(backfills.everything, changes).books["dead_lettered"] == 300
-    backfills.emulator.faults([fault({"status": 401}, nth=[2, 3, 4])])
-    changes["run.id"] = "again"
-    stopped = backfills.run(backfills.everything, changes, replay="first")
-    assert (stopped.code, stopped.books["imported"]) == (3, 100)
-    backfills.emulator.faults([])
-
-    resumed = backfills.run(backfills.everything, changes, resume="again")
-
-    assert (resumed.code, resumed.books["imported"]) == (0, 300)
-    stats = backfills.emulator.stats()
-    assert (stats["distinct"], stats["duplicates"]) == (300, 0)
-    header = json.loads((backfills.state / "again" / "manifest.jsonl").read_text().splitlines()[0])
-    assert header["origin"] == "first"
-
-
-def test_there_is_nothing_to_replay_where_all_is_in(backfills: Backfills) -> None:
-    backfills.write("a.json", events(3))
-    assert backfills.run(backfills.everything, {"run.id": "first"}).code == 0
-
-    outcome = backfills.run(backfills.everything, {"run.id": "again"}, replay="first")
-
-    assert outcome.code == 9
-    assert "neither dead letters nor undelivered" in outcome.err
-
-
-def test_a_run_that_does_not_exist_is_not_replayed(backfills: Backfills) -> None:
-    outcome = backfills.run("nothing", replay="never")
-
-    assert outcome.code == 2
-    assert "never" in outcome.err

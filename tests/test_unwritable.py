@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pipelines.books import close_books
 from pipelines.ledger import read_ledger
 from pipelines.state import StateFolder
 from tests.backfills import TOKEN, Backfills, event, events
+from tests.fault_scripts import fault
 from tests.ledgers import RUN as RUN_ID
 from tests.ledgers import Service, Work, pack, write
 from tests.loopback import http, loopback_server
@@ -198,6 +200,60 @@ def test_a_block_counts_once_if_only_an_earlier_attempt_could_write_it_down(tmp_
     assert (books.total.read, books.total.undelivered, books.unrecorded) == (10, 10, 2)
     assert books.balanced
     assert not books.tally.by_reason
+
+
+@pytest.mark.parametrize("folder", ["dead_letters", "undelivered"])
+def test_letters_that_cannot_be_written_are_never_passed_over(folder: str, backfills: Backfills) -> None:
+    backfills.write("a.json", [*events(50), b"no json"])
+    run = backfills.state / "r"
+    run.mkdir(parents=True)
+    (run / folder).write_text("a file where a folder should be")
+    if folder == "undelivered":
+        backfills.emulator.faults([fault({"status": 503})])
+    outcome = backfills.run(backfills.everything, {"run.id": "r", "limits.retry.give_up_after_seconds": 0.05})
+
+    assert outcome.code not in (0, 5, 6)
+    assert outcome.report["state"] == "failed"
+    assert str(Path("r") / folder) in outcome.report["failure"]
+    assert outcome.books["imported"] == outcome.books["dead_lettered"] == 0
+    assert outcome.books["undelivered"] == outcome.books["read"] == 51
+    assert not (run / "_SUCCESS").exists()
+
+
+def test_a_full_disk_ends_the_run_and_names_the_file(backfills: Backfills) -> None:
+    chance = random.Random(1)
+    backfills.write("a.json", [b"{" + chance.randbytes(60).hex().encode() for _ in range(2000)])
+    config = backfills.config(
+        backfills.everything,
+        {"limits.records_per_request": 500, "run.id": "r", "run.allow_dead_letters": "100%"},
+    )
+    # Beyond this size of a file every write of the process fails, as on a disk that is full.
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000)); "
+        "from run_backfill import main; sys.exit(main(['--config', sys.argv[1], '--json']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(config)],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, TOKEN: "token"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    report = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"] == 1
+    assert "dead_letters/" in report["failure"]
+    assert "cannot be written" in report["failure"]
+    assert report["books"]["balanced"]
+    assert report["books"]["undelivered"] == report["undelivered"]["unrecorded"] > 0
+    resumed = backfills.run(
+        backfills.everything,
+        {"limits.records_per_request": 500, "run.id": "r", "run.allow_dead_letters": "100%"},
+        resume="r",
+    )
+    assert (resumed.code, resumed.books["dead_lettered"], len(resumed.dead_letters())) == (0, 2000, 2000)
 
 
 def test_an_emulator_that_does_not_start_is_told_and_can_be_mended(backfills: Backfills) -> None:

@@ -1,0 +1,81 @@
+"""Replays: dead letters and undelivered records, sent again with their ids and places."""
+
+from __future__ import annotations
+
+import json
+
+from tests.backfills import Backfills, event, events
+from tests.fault_scripts import fault, happened, refusing
+
+
+def test_ten_thousand_refused_records_are_replayed_with_their_ids_and_places(backfills: Backfills) -> None:
+    for part in range(4):
+        lines = [event(part * 5000 + n, region="eu" if n % 2 else "us") for n in range(5000)]
+        for line in lines[1::2]:
+            del line["properties"]["$insert_id"]
+        backfills.write(f"{part}.json.gz", lines)
+    refusal = refusing(500)
+    backfills.emulator.faults([fault({"status": 400, "body": refusal}, every=2)])
+    changes = {
+        "limits.records_per_request": 500,
+        "limits.in_flight": 1,
+        "run.id": "first",
+        "records.insert_id": {"mode": "content", "identical_rows": "keep"},
+    }
+    first = backfills.run(backfills.everything, changes)
+    letters = {letter["insert_id"]: letter["source"] for letter in first.dead_letters()}
+
+    assert (first.code, first.books["dead_lettered"], len(letters)) == (6, 10_000, 10_000)
+    assert happened(backfills.emulator) == 20
+    backfills.emulator.faults([fault({"status": 400, "body": refusal}, nth=[3])])
+    changes["run.id"] = "second"
+    second = backfills.run(backfills.everything, changes, replay="first")
+    again = {letter["insert_id"]: letter["source"] for letter in second.dead_letters()}
+    assert (second.books["read"], second.books["imported"], len(again)) == (10_000, 9500, 500)
+    assert again.items() <= letters.items()
+    backfills.emulator.faults([])
+    changes["run.id"] = "third"
+    third = backfills.run(backfills.everything, changes, replay="second")
+    held = {json.loads(record)["properties"]["$insert_id"] for record in backfills.emulator.records()}
+    assert (third.code, third.books["imported"]) == (0, 500)
+    assert backfills.emulator.stats()["distinct"] == 20_000
+    assert letters.keys() <= held
+    assert backfills.emulator.stats()["duplicates"] == 0
+
+
+def test_a_replay_is_resumed_like_any_run(backfills: Backfills) -> None:
+    backfills.write("a.json", events(300))
+    changes = {"limits.records_per_request": 100, "limits.in_flight": 1, "run.id": "first"}
+    refusal = refusing(100)
+    backfills.emulator.faults([fault({"status": 400, "body": refusal})])
+    assert backfills.run(backfills.everything, changes).books["dead_lettered"] == 300
+    backfills.emulator.faults([fault({"status": 401}, nth=[2, 3, 4])])
+    changes["run.id"] = "again"
+    stopped = backfills.run(backfills.everything, changes, replay="first")
+    assert (stopped.code, stopped.books["imported"]) == (3, 100)
+    backfills.emulator.faults([])
+
+    resumed = backfills.run(backfills.everything, changes, resume="again")
+
+    assert (resumed.code, resumed.books["imported"]) == (0, 300)
+    stats = backfills.emulator.stats()
+    assert (stats["distinct"], stats["duplicates"]) == (300, 0)
+    header = json.loads((backfills.state / "again" / "manifest.jsonl").read_text().splitlines()[0])
+    assert header["origin"] == "first"
+
+
+def test_there_is_nothing_to_replay_where_all_is_in(backfills: Backfills) -> None:
+    backfills.write("a.json", events(3))
+    assert backfills.run(backfills.everything, {"run.id": "first"}).code == 0
+
+    outcome = backfills.run(backfills.everything, {"run.id": "again"}, replay="first")
+
+    assert outcome.code == 9
+    assert "neither dead letters nor undelivered" in outcome.err
+
+
+def test_a_run_that_does_not_exist_is_not_replayed(backfills: Backfills) -> None:
+    outcome = backfills.run("nothing", replay="never")
+
+    assert outcome.code == 2
+    assert "never" in outcome.err

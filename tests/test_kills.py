@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,12 @@ def kill_and_resume(
     assert report["books"]["imported"] == count
     stats = backfills.emulator.stats()
     assert stats["distinct"] == count
-    assert stats["received"] - count <= 0.02 * count * kills
+    again = stats["received"] - count
+    print(
+        f"\n{kills} kills: first requests {min(waits):.1f}-{max(waits):.1f} s after each start, "
+        f"{again:,} events sent again, {again / count / kills:.2%} of the input for each kill"
+    )
+    assert again <= 0.02 * count * kills
     return waits
 
 
@@ -215,5 +221,7 @@ def test_ten_kills_of_two_million_events_at_the_default_rate(backfills: Backfill
         undisturbed = 2_000_000 / 30_000 + 6
         started = time.monotonic()
         waits = kill_and_resume(backfills, 2_000_000, 10, (0.5, 5.0))
+        took = time.monotonic() - started
+        print(f"{took:.0f} s; undisturbed {undisturbed:.0f} s; load {os.getloadavg()[0]:.1f}")
         assert max(waits) < FIRST_REQUEST_SECONDS
-        assert time.monotonic() - started < undisturbed + 10 * 6
+        assert took < undisturbed + 10 * 6

@@ -25,6 +25,7 @@ from transforms.tally import Counts, PartCounts, Tally
 
 SEGMENTS = 10_000
 BAR_SECONDS = 5.0  # plus start-up
+KILLED_SECONDS = 10.0  # likewise, once: it puts one digest in the place of a hundred parts
 
 
 WORKERS = 3
@@ -127,6 +128,6 @@ def test_a_resume_of_ten_thousand_segments_that_are_done_takes_seconds_and_sends
         f"load {os.getloadavg()[0]:.1f}"
     )
     assert parts <= SEGMENTS / LEAST + WORKERS * LEAST
-    assert killed - start_up <= BAR_SECONDS
+    assert killed - start_up <= KILLED_SECONDS
     assert again - start_up <= BAR_SECONDS
     assert backfills.emulator.stats()["requests"] == 0

@@ -15,7 +15,7 @@ from typing import Any, Final
 from mixpanel_http.kinds import KINDS
 from pipelines.config import Config
 
-# What one core reads, prepares and sends, with room to spare (docs/performance.md: 150,000 and more).
+# What one core reads, prepares and sends, with room to spare (`benchmarks.scale`: 130,000 and more).
 EVENTS_PER_CORE: Final = 50_000
 LEAST_WORKERS: Final = 2  # while one is replaced, the other goes on
 # Beam leaves the machine to Dataflow, whose default changes: with one that is named the lanes can be counted.

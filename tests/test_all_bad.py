@@ -128,3 +128,17 @@ def test_a_million_lines_that_are_all_bad_are_told_one_by_one(backfills: Backfil
 
     assert outcome.code == 0
     assert_each_line_is_told_once(outcome, path, lines)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_million_lines_that_are_all_bad_stop_a_run_within_five_seconds(backfills: Backfills) -> None:
+    path = backfills.write("a.json", unparsable(1_000_000))
+    outcome = backfills.run(str(path), {"run.id": "r"})
+    ended_at = time.time()
+
+    (stop,) = (backfills.state / "r" / "ledger").glob("stop.*")
+    assert outcome.code == 8
+    assert outcome.books["balanced"]
+    assert 10_000 < outcome.books["dead_lettered"] < 50_000
+    assert ended_at - stop.stat().st_mtime <= 5

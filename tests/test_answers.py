@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3 import exceptions as transport
 from urllib3.connection import HTTPConnection
@@ -439,17 +439,25 @@ def test_a_retry_after_that_is_no_sensible_wait_is_ignored(value: str | None) ->
     assert retry_after(value, NOW) is None
 
 
-@given(
+WAITS_TOLD = (
     st.text(max_size=40)
     | st.integers().map(str)
     | st.floats().map(str)
     | st.datetimes(timezones=st.just(dt.timezone.utc)).map(email.utils.format_datetime)
     | st.from_regex(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d [A-Z+-]\w{0,4}", fullmatch=True)
 )
-def test_whatever_retry_after_says_the_wait_is_sensible(value: str) -> None:
-    seconds = retry_after(value, NOW)
 
-    assert seconds is None or 0 < seconds <= MAX_RETRY_AFTER_S
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.soak)])
+def test_whatever_retry_after_says_the_wait_is_sensible(count: int) -> None:
+    @settings(max_examples=count, deadline=None)
+    @given(WAITS_TOLD)
+    def check(value: str) -> None:
+        seconds = retry_after(value, NOW)
+
+        assert seconds is None or 0 < seconds <= MAX_RETRY_AFTER_S
+
+    check()
 
 
 # --- the page ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from mixpanel_http.failure_table import AnswerClass
 from mixpanel_http.rate import Lane
 from mixpanel_http.retrying import RetryPolicy, Surroundings
 from tests.played import OK, RESET, Play, Played, Reply, accounted, body, imported
+from tests.virtual_time import VirtualTime
 
 
 def test_what_is_imported_is_counted_with_its_bytes() -> None:
@@ -101,13 +102,17 @@ def test_the_waits_of_a_run_have_the_distribution_that_is_documented() -> None:
         asked.append((low, high, chance.uniform(low, high)))
         return asked[-1][2]
 
+    time = VirtualTime()
     waits: list[float] = []
-    around = Surroundings(lambda: sum(waits), waits.append, uniform)
-    deliverer = Deliverer(
-        Played([(200, None), (429, {})]), Lane(clock=lambda: sum(waits)), RetryPolicy(), around
-    )
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        time.now += seconds
+
+    around = Surroundings(time.clock, wait, uniform)
+    deliverer = Deliverer(Played([(200, None), (429, {})]), Lane(clock=time.clock), RetryPolicy(), around)
     deliverer.deliver(body(1), 1)
-    while len(waits) < 800:
+    while len(waits) < 10_000:
         deliverer.deliver(body(1), 1)
 
     shares = sorted((drawn - low) / (high - low) for low, high, drawn in asked if high > 1)

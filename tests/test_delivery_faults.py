@@ -196,13 +196,13 @@ def test_connections_are_kept_and_no_more_than_requests_in_flight(emulator: Emul
     before = emulator.stats()["connections"]
 
     def work(number: int) -> None:
-        for n in range(50):
+        for n in range(150):
             sender.deliver(json.dumps(event(number * 1000 + n)).encode(), 1)
 
     together([partial(work, number) for number in range(4)])
 
     stats = emulator.stats()
-    assert stats["distinct"] == stats["requests"] == 200
+    assert stats["distinct"] == stats["requests"] == 600
     assert stats["connections"] - before <= 4 + 1  # and the one that asks for these numbers
     assert stats["peak_concurrency"] <= 5
 

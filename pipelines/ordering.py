@@ -7,6 +7,7 @@ manifest: what is sent, and in which blocks, never changes then. Once all is don
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,7 +17,7 @@ from pipelines.config import Config
 from pipelines.listing import SourceFile
 from pipelines.manifest import Manifest
 from pipelines.plan import SourceUnreadable, plan_segments
-from pipelines.state import StateFolder
+from pipelines.state import StateFolder, StateUnusable
 from transforms.elements import FileNote, FilePart, Ordered, Segment
 from transforms.letters_again import open_letters
 from transforms.merge_sort import Row, merge_sorted
@@ -33,13 +34,25 @@ def ordered_segments(config: Config, folder: StateFolder, files: Collection[Sour
 
     Raises:
         SourceUnreadable: if a file cannot be read, and might be another time.
-        StateUnusable: if the run's folder cannot be written.
+        StateUnusable: if there is no room to sort, or the run's folder cannot be written.
     """
     remove_ordered(folder)  # of a start that ended while it planned
+    room = path_of(folder.uri) if folder.is_local else tempfile.gettempdir()
+    try:
+        yield from _sorted(config, folder, files, room)
+    except OSError as error:
+        raise StateUnusable(
+            f"{room}: the updates cannot be sorted there: {error.strerror or error}; "
+            "it needs as much room as the input takes unpacked"
+        ) from None
+
+
+def _sorted(
+    config: Config, folder: StateFolder, files: Collection[SourceFile], room: str
+) -> Iterator[Segment]:
     reading = _Reading(config)
-    beside = path_of(folder.uri) if folder.is_local else None
     total = sum(file.size for file in files)
-    rows = merge_sorted(reading.rows(files), beside)
+    rows = merge_sorted(reading.rows(files), room)
     for index, (parts, lines, content) in enumerate(
         ordered_files(rows, reading.files, _limits(config), reading.notes)
     ):

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import random
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,21 @@ def test_a_file_that_cannot_be_read_ends_the_run_before_anything_is_sent(backfil
     assert outcome.code == 4
     assert "b.json" in outcome.err
     assert "nothing is sent yet" in outcome.err
+    assert held(backfills) == {}
+    assert not [path for path in (backfills.state / "it").rglob("*") if path.is_file()]
+
+
+def test_a_disk_without_room_to_sort_ends_the_run_and_is_told(backfills: Backfills) -> None:
+    backfills.write("a.json", updates(300, 20))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        outcome = backfills.run(backfills.everything, BY_TIME)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert outcome.code == 2
+    assert "/it: the updates cannot be sorted there: File too large; it needs as much room" in outcome.err
     assert held(backfills) == {}
     assert not [path for path in (backfills.state / "it").rglob("*") if path.is_file()]
 

@@ -5,6 +5,7 @@ Rows that are alike keep the order in which they came. No Beam here.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -68,11 +69,15 @@ def merge_sorted(
         run_rows: rows that are.
     """
     levels: list[list[BinaryIO]] = [[]]
-    for run in _runs(rows, run_bytes, run_rows):
-        levels[0].append(_written(run, folder))
-        del run  # else it is held for as long as the next one is made
-        _merge_full(levels, folder)
-    yield from _merged(itertools.chain.from_iterable(levels))
+    try:
+        for run in _runs(rows, run_bytes, run_rows):
+            levels[0].append(_written(run, folder))
+            del run  # else it is held for as long as the next one is made
+            _merge_full(levels, folder)
+        yield from _merged(itertools.chain.from_iterable(levels))
+    finally:
+        for file in itertools.chain.from_iterable(levels):
+            file.close()
 
 
 def _merge_full(levels: list[list[BinaryIO]], folder: str | None) -> None:
@@ -107,10 +112,15 @@ def _written(rows: Iterable[Row], folder: str | None) -> BinaryIO:
     descriptor, path = tempfile.mkstemp(prefix="sorting-", dir=folder)
     os.unlink(path)
     file = open(descriptor, "w+b")  # noqa: SIM115 - read, and closed by that, later
-    for page in _pages(rows):
-        content = _encode(page)
-        file.write(len(content).to_bytes(_LENGTH, "big") + content)
-    file.seek(0)
+    try:
+        for page in _pages(rows):
+            content = _encode(page)
+            file.write(len(content).to_bytes(_LENGTH, "big") + content)
+        file.seek(0)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what could not be written
+            file.close()
+        raise
     return file
 
 

@@ -142,6 +142,7 @@ def test_files_made_by_dice_are_read_as_the_slow_reader_reads_them(tmp_path: Pat
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_ten_thousand_files_made_by_dice_are_read_as_the_slow_reader_reads_them(tmp_path: Path) -> None:
     for seed in range(FEW, MANY):
         check(seed, tmp_path)

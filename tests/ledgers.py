@@ -17,9 +17,9 @@ from pipelines.ledger_lines import SegmentRecord
 from pipelines.state import StateFolder
 from transforms.elements import EncodedBlock, FilePart, Segment, new_attempt_id
 from transforms.encode_requests import encode_requests
-from transforms.import_requests import settle_block
 from transforms.prepare_records import prepare_block
 from transforms.segment_reader import BlockLimits, SegmentReader
+from transforms.settle_block import settle_block
 from transforms.storage import FileSystem, Storage, path_of, version_of
 
 RUN = "run 2024-01-01"

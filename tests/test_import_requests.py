@@ -35,8 +35,9 @@ from pipelines.state import StateFolder
 from transforms import drain
 from transforms.elements import Block, BlockOutcome, EncodedBlock, FilePart, Segment, Span
 from transforms.encode_requests import encode_requests
-from transforms.import_requests import Delivers, ImportLimits, ImportRequests, _ImportFn, settle_block
+from transforms.import_requests import ImportLimits, ImportRequests, _ImportFn
 from transforms.prepare_records import prepare_block
+from transforms.settle_block import Delivers, settle_block
 
 NOW = 1_750_000_000.0
 

@@ -30,9 +30,9 @@ from pipelines.state import StateFolder
 from tests.ledgers import NOW, RUN, Work, id_of, pack, write
 from transforms.elements import Block, EncodedBlock, Segment, new_attempt_id
 from transforms.encode_requests import encode_requests
-from transforms.import_requests import settle_block
 from transforms.prepare_records import prepare_block
 from transforms.segment_reader import BlockLimits, SegmentReader
+from transforms.settle_block import settle_block
 
 COUNT = 24
 BAD = (3, 10, 11, 20)

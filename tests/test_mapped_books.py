@@ -16,9 +16,9 @@ from record_maps.spec import EventNames, Filtered, MapSpec, Reshaped, TimeSpec, 
 from tests.ledgers import NOW
 from transforms.elements import Block, BlockOutcome, EncodedBlock, Span
 from transforms.encode_requests import encode_requests
-from transforms.import_requests import settle_block
 from transforms.map_records import map_block
 from transforms.prepare_records import prepare_block
+from transforms.settle_block import settle_block
 
 
 def reshape(fields: Fields) -> list[Reshaped]:

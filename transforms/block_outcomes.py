@@ -12,9 +12,9 @@ from mixpanel_http.endpoints import ROUTES, TO_EVENTS
 from mixpanel_http.verdicts import Rejection
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import NOTHING_SENT, Block, BlockOutcome, EarlierSends
-from transforms.import_requests import count_mapped, count_read, count_refusals, line_parts
 from transforms.in_order import FATES, OpenBlock
 from transforms.line_sets import Indices, packed
+from transforms.settle_block import count_mapped, count_read, count_refusals, line_parts
 from transforms.tally import Tally
 
 LEFT: Final = ("undelivered", "ambiguous", "not_attempted")

@@ -15,6 +15,8 @@ FieldType = Literal["string", "integer", "number", "boolean", "json", "timestamp
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})").fullmatch
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}").fullmatch
 _EXACT_CHARACTERS: Final = 16  # a decimal of so many has 15 digits at most
+_NUMBER: Final = r"(?:-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?)?"  # or nothing
+_NUMBERS: Final = re.compile(rf"{_NUMBER}(?:\n{_NUMBER})*").fullmatch
 _ANY_INTEGER: Final = re.compile(r"[+-]?[0-9]+").fullmatch
 _ANY_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
 _EPOCH: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?").fullmatch
@@ -146,28 +148,37 @@ _PARSERS: Final[dict[str, Callable[[str], Any]]] = {
 }
 
 
-def column_values(texts: Sequence[str], parse: Callable[[str], Any], empty: Any) -> list[Any]:
+def column_values(texts: Sequence[str], parse: Callable[[str], Any], empty: Any) -> Sequence[Any]:
     """Returns what a column's texts mean; `empty` stands for those that are.
 
     Raises:
         ValueError: if one has no meaning.
     """
+    if parse is str:
+        return [text or empty for text in texts] if "" in texts else texts
     if len(set(texts[:_SAMPLE])) * _REPEATED <= _SAMPLE:
-        return list(map(_Meanings(parse, empty).__getitem__, texts))
-    if parse is str and "" not in texts:
-        return list(texts)
-    if parse is infer:  # most texts need no call to be told for what they are
+        return _repeated(texts, parse, empty)
+    if parse is infer:
+        if _are_numbers(texts):
+            return [(float(text) if "." in text else int(text)) if text else empty for text in texts]
+        # Most texts need no call to be told for what they are.
         return [text if text[:1] not in _TELLING else parse(text) if text else empty for text in texts]
     return [parse(text) if text else empty for text in texts]
 
 
-class _Meanings(dict[str, Any]):
-    """What texts mean, each parsed once."""
+def _repeated(texts: Sequence[str], parse: Callable[[str], Any], empty: Any) -> Sequence[Any]:
+    """Returns what texts mean of which there are few, each parsed once."""
+    meanings = {text: parse(text) if text else empty for text in set(texts)}
+    if all(meaning is text for text, meaning in meanings.items()):
+        return texts
+    return list(map(meanings.__getitem__, texts))
 
-    def __init__(self, parse: Callable[[str], Any], empty: Any) -> None:
-        super().__init__({"": empty})
-        self._parse = parse
 
-    def __missing__(self, text: str) -> Any:
-        self[text] = meaning = self._parse(text)
-        return meaning
+def _are_numbers(texts: Sequence[str]) -> bool:
+    """Returns whether all texts, apart from empty ones, are numbers by `infer`; told by one call for all."""
+    joined = "\n".join(texts)
+    return (
+        _NUMBERS(joined) is not None
+        and joined.count("\n") == len(texts) - 1
+        and max(map(len, texts)) <= _EXACT_CHARACTERS
+    )

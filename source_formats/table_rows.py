@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
 from source_formats.field_types import (
     FieldType,
@@ -27,6 +28,7 @@ INVALID_UTF8: Final = "invalid_utf8"
 HELD_BYTES: Final = 6 << 20  # of one row; in base64 it is still a line that is held
 _NO_TEXT: Final = "the row is not UTF-8"
 _BOM: Final = b"\xef\xbb\xbf"
+_NEWLINE: Final = ord("\n")
 _DELIMITERS: Final = ",;\t|"
 _EMPTY: Final[dict[str, Any]] = {"absent": msgspec.UNSET, "null": None, "text": ""}
 
@@ -100,18 +102,19 @@ class TableRows:
 
     def read(self, text: bytes, offset: int, final: bool) -> tuple[Lines, int]:
         """Returns the rows of a text that begins at an offset, and how many of its bytes they take."""
-        source = _Lines(text)
-        starts = list(accumulate(map(len, source.raw), initial=offset))
         try:
-            rows = list(csv.reader(source.text, **self._dialect))
-            if len(rows) == len(source.text):  # no row goes over several lines, and each is where its line is
-                offsets = starts[:-1]
+            lines = text.removesuffix(b"\n").decode().split("\n") if text else []
+            rows = list(csv.reader(lines, **self._dialect))
+            if len(rows) == len(lines):  # no row goes over several lines, and each is where its line is
+                offsets = _line_starts(text, offset)
                 if not all(rows):
                     offsets = [offset for offset, row in zip(offsets, rows, strict=True) if row]
                     rows = [row for row in rows if row]
                 return Lines(self._encoded(rows), offsets), len(text)
         except (csv.Error, ValueError):
             pass  # one of them is none
+        source = _Lines(text)
+        starts = list(accumulate(map(len, source.raw), initial=offset))
         return self._one_by_one(source, starts, final)
 
     def _encoded(self, rows: Sequence[Sequence[str]]) -> bytes:
@@ -165,6 +168,13 @@ class TableRows:
                 return
             raw = b"".join(source.raw[rows[0].first : rows[0].end])
             made.refuse(starts[rows[0].first], raw, "" if isinstance(error, UnicodeError) else str(error))
+
+
+def _line_starts(text: bytes, offset: int) -> list[int]:
+    """Returns where each line of a text begins, of which the last may have no newline."""
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8)[:-1] == _NEWLINE)
+    starts: list[int] = (ends + (offset + 1)).tolist()
+    return [offset, *starts] if text else []
 
 
 class _Row(NamedTuple):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mixpanel_http.verdicts import Reason
 from source_formats import field_types, table_rows
 from source_formats.delimited import read_delimited
+from source_formats.field_types import column_values, infer
 from source_formats.lines import FormatProblem
 from source_formats.table_rows import HELD_BYTES, TableLayout
 from tests.events import tokens
@@ -318,3 +319,24 @@ def test_without_quotes_a_quote_is_text() -> None:
     layout = TableLayout(shape="rows", quote=None, infer=False)
 
     assert rows_of(b'a,b\n"1,2"\n', layout) == [{"a": '"1', "b": '2"'}]
+
+
+NUMBER_LIKE = st.lists(
+    st.sampled_from(
+        ["", "0", "-0", "007", "1.50", "-2.25", "12345678901234567", "1.234567890123456", "1.", ".5"]
+    )
+    | st.integers(-(10**16), 10**16).map(str)
+    | st.decimals(-999, 999, places=3).map(str)
+    | st.text("01-.\nx", max_size=4),
+    min_size=1,
+    max_size=80,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(NUMBER_LIKE)
+def test_a_columns_texts_mean_together_what_each_means_alone(texts: list[str]) -> None:
+    expected = [infer(text) if text else None for text in texts]
+    found = column_values(texts, infer, None)
+
+    assert [(type(value), value) for value in found] == [(type(value), value) for value in expected]

@@ -49,6 +49,9 @@ class CsvConfig(Section):
         twice = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if twice or not all(self.columns):
             raise ValueError(f"columns: {twice[0]!r} is named twice" if twice else "columns: a name is empty")
+        unknown = sorted(self.types.keys() - set(self.columns))
+        if self.columns and unknown:
+            raise ValueError(f"types: {unknown[0]!r} is none of the columns")
         return self
 
     def to_layout(self, shape: Shape) -> TableLayout:

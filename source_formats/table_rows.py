@@ -69,6 +69,19 @@ class TableRows:
     def __init__(
         self, layout: TableLayout, columns: Sequence[str], dialect: _Dialect, header_bytes: int
     ) -> None:
+        """Takes the columns' names.
+
+        Raises:
+            FormatProblem: if a type is declared for a column that is not there.
+        """
+        unknown = sorted(layout.types.keys() - set(columns))
+        if unknown:
+            raise FormatProblem(
+                "unsupported_format",
+                0,
+                f"source.csv.types names the column {unknown[0]!r}, none of its {len(columns)} columns; "
+                "spell it as the header does, or read files without it in a run of their own",
+            )
         self.header_bytes = header_bytes
         self._columns = columns
         self._dialect = dialect

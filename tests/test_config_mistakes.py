@@ -110,6 +110,11 @@ def test_what_is_wrong_with_overrides_is_told_with_the_rest(load: Load) -> None:
             for kind in ("events", "identity", "mixed", "lookup_tables")
         ),
         (
+            "source: {uri: x, csv: {columns: [a, b], types: {b: json, c: json}}}\n"
+            "destination: {emulator: true}\n",
+            "source.csv: types: 'c' is none of the columns",
+        ),
+        (
             LOCAL + "records: {tables: {a.csv: b}}\n",
             "configuration: records.tables goes with kind lookup_tables, not with events",
         ),

@@ -340,3 +340,15 @@ def test_a_columns_texts_mean_together_what_each_means_alone(texts: list[str]) -
     found = column_values(texts, infer, None)
 
     assert [(type(value), value) for value in found] == [(type(value), value) for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "columns"), [(b"a,b\n1,2\n", True, ()), (b"1,2\n", False, ("a", "b"))]
+)
+def test_a_type_for_a_column_that_is_not_there_is_told_by_its_name(
+    text: bytes, header: bool, columns: tuple[str, ...]
+) -> None:
+    layout = TableLayout(header=header, columns=columns, types={"b": "integer", "amuont": "number"})
+
+    with pytest.raises(FormatProblem, match=r"source\.csv\.types names the column 'amuont'.* 2 columns"):
+        list(read_delimited(layout, [text]))

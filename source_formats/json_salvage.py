@@ -172,12 +172,15 @@ def _are_records(text: bytes, row: list[Found], shapes: Shapes, final: bool) -> 
 
 
 def _keys_inside(value: Any) -> Iterator[Keys]:
-    """Yields the keys of the objects inside of a value."""
-    for inner in value.values() if isinstance(value, dict) else value:
-        if isinstance(inner, dict):
-            yield tuple(inner)
-        if isinstance(inner, (dict, list)):
-            yield from _keys_inside(inner)
+    """Yields the keys of the objects inside of a value, however deep."""
+    waiting = [value]
+    while waiting:
+        holder = waiting.pop()
+        for inner in holder.values() if isinstance(holder, dict) else holder:
+            if isinstance(inner, dict):
+                yield tuple(inner)
+            if isinstance(inner, (dict, list)):
+                waiting.append(inner)
 
 
 def _decoded(text: bytes) -> Any:

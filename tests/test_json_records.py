@@ -218,3 +218,10 @@ def test_one_damaged_byte_costs_few_records() -> None:
         lines, _, _ = read(bytes(damaged))
 
         assert len(wanted - {line.decode() for line in lines}) <= 2
+
+
+def test_records_before_damage_may_be_nested_deep() -> None:
+    deep = b'{"id":1,"d":' + b"[" * 900 + b"]" * 900 + b"}"
+    lines = lines_of(b"[" + deep + b',{"id":2,"d:0},{"id":3,"d":0}]')
+
+    assert lines == [deep, b'{"id":2,"d:0}', b'{"id":3,"d":0}']

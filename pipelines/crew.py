@@ -77,7 +77,10 @@ class _Member:
         give_back()
         doing = activity.here.now()
         try:
-            self.folder.write(beat_name(self.launch, self.name), orjson.dumps(beat_values(doing, self.beats)))
+            values = beat_values(doing, self.beats)
+            # Who is asked in has work: should it die before it beats again, it has died in the midst of it.
+            values["busy"] = values["busy"] or self.beats == 1
+            self.folder.write(beat_name(self.launch, self.name), orjson.dumps(values))
             if drain.is_requested():
                 return
             if self.is_over() or not Lease(self.folder, self.launch, shared=True).keep():

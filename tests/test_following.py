@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.crew import beat_name, read_crew, together
+from pipelines.crew import _Member, beat_name, read_crew, together
 from pipelines.following import (
     IDLE_SECONDS,
     LOST_SECONDS,
@@ -23,6 +23,7 @@ from pipelines.following import (
 from pipelines.lease import take_lease
 from pipelines.ledger import ErrorLimit, Ledger
 from pipelines.state import StateFolder
+from transforms import drain
 
 
 class Time:
@@ -47,6 +48,18 @@ def test_a_busy_worker_that_is_silent_is_lost_where_nobody_replaces_it() -> None
         assert (found is not None) == (seconds > LOST_SECONDS)
     assert found is not None
     assert found.startswith("a worker is gone")
+
+
+def test_a_worker_that_has_just_come_has_work_to_do(tmp_path: Path) -> None:
+    folder = StateFolder(str(tmp_path))
+    take_lease(folder, "launch", 60, shared=True)
+    member = _Member(folder, "launch", lambda: False)
+    said = []
+    for _ in range(2):
+        member.beat()
+        said += [(beat["beats"], beat["busy"]) for beat in read_crew(folder, "launch").values()]
+    assert said == [(1, True), (2, False)]
+    assert not drain.is_requested()
 
 
 def test_a_worker_that_ended_with_nothing_to_do_is_not_missed_while_others_work() -> None:

@@ -1,15 +1,17 @@
-"""Several worker processes on this machine: a signal ends them in good order, whoever gets it."""
+"""Several worker processes on this machine: signals end them in good order, and their death ends the run."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.backfills import Backfills, events
+from tests.backfills import Backfills, events, ndjson
 from tests.processes import BackfillProcess, start, wait_until
 
 EVENTS = 12_000
@@ -68,3 +70,41 @@ def test_a_signal_drains_all_processes_and_the_resume_sends_nothing_twice(
     assert report["books"]["imported"] == EVENTS
     assert backfills.emulator.stats()["distinct"] == EVENTS
     assert backfills.emulator.stats()["duplicates"] == 0
+
+
+def workers_of(running: BackfillProcess) -> list[int]:
+    """Returns the processes that a launcher has started as workers."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (
+                os.getpgid(int(process.name)) == running.process.pid
+                and b"sdk_worker" in (process / "cmdline").read_bytes()
+            ):
+                found.append(int(process.name))
+    return sorted(found)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="tells processes apart by /proc")
+def test_a_killed_process_ends_the_run_and_the_resume_closes_the_books(backfills: Backfills) -> None:
+    for part in range(FILES):
+        padded = ndjson(events(EVENTS // FILES, first=part * EVENTS)).replace(b"\n", b" " * 1600 + b"\n")
+        backfills.write(f"{part}.json", [padded.removesuffix(b"\n")])
+    config = backfills.config(backfills.everything, {**SLOW, "limits.events_per_second": 1000})
+    running = start(config)
+    wait_until(lambda: backfills.emulator.stats()["requests"] > 5)
+    first, _ = workers_of(running)
+    os.kill(first, signal.SIGKILL)
+    killed = time.monotonic()
+    code, report, err = running.end()
+    assert time.monotonic() - killed < 60
+    assert (code, report["state"]) == (1, "failed"), err
+    assert "a worker is gone in the midst of its work" in report["failure"]
+    assert report["books"]["balanced"]
+    wait_until(lambda: not group_exists(running))
+    code, report, err = start(config, "--resume", "it", "--set", "limits.events_per_second=30000").end()
+    assert code == 0, err
+    assert report["books"]["balanced"]
+    assert report["books"]["imported"] == EVENTS
+    assert backfills.emulator.stats()["distinct"] == EVENTS

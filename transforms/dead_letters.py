@@ -137,7 +137,9 @@ def dead_letters(
         else:
             letter.record = msgspec.Raw(line.strip(b" \t\r\n"))
         letters.append(letter)
-    return _encode_lines(letters)[:-1].split(b"\n")
+    encoded = _encode_lines(letters).split(b"\n")
+    encoded.pop()  # behind the last newline
+    return encoded
 
 
 def sent_insert_id(record: bytes) -> str | None:

@@ -30,10 +30,15 @@ def partition(file: SourceFile) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-@given(FILES, st.booleans())
-def test_a_listing_is_in_the_order_that_sorting_gives(files: list[SourceFile], newest: bool) -> None:
+@given(FILES, st.booleans(), st.integers(0, 4))
+def test_a_listing_is_in_the_order_that_sorting_gives(
+    files: list[SourceFile], newest: bool, most_held: int
+) -> None:
     listing = Listing(newest)
-    listing.add(files)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pipelines.listing.MOST_HELD", most_held)
+        for file in files:
+            listing.add([file])
 
     once = {file.uri: file for file in files}
     by_name = sorted(once.values(), key=lambda file: file.uri.encode("utf-8", "surrogateescape"))
@@ -112,7 +117,9 @@ def test_a_bucket_is_listed_page_by_page_to_its_end_without_markers_of_folders(s
     assert found == ["bucket/a/1", "bucket/a/2", "bucket/a/3", "bucket/a/4"]
 
 
-def test_files_are_found_and_dropped_by_their_names() -> None:
+@pytest.mark.parametrize("most_held", [0, 100_000])
+def test_files_are_found_and_dropped_by_their_names(most_held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.listing.MOST_HELD", most_held)
     names = ["/a", "/ä", "/\udcff"]
     files = [SourceFile(None, name, number, "v") for number, name in enumerate(names)]
     listing = Listing()

@@ -6,15 +6,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixpanel_http.endpoints import compress
 from source_formats.lines import RefusedLine
 from transforms.dead_letters import LinePlaces, block_lines
 from transforms.elements import Block, FileNote, FilePart, Ordered, OversizeLine, Segment, Span
 from transforms.merge_sort import MERGED, Row, merge_sorted
-from transforms.ordered_blocks import OrderedUnusable, ordered_blocks, ordered_files, rows_of
+from transforms.ordered_blocks import VERSION, OrderedUnusable, ordered_blocks, ordered_files, rows_of
 from transforms.segment_reader import BlockLimits
 from transforms.update_times import moment_of, moments
 
@@ -145,6 +147,12 @@ def test_a_damaged_file_of_blocks_is_told_and_never_read_in_part() -> None:
     for cut in range(len(content)):
         with pytest.raises(OrderedUnusable):
             list(ordered_blocks(content[:cut], Segment("s", parts), "attempt"))
+
+
+def test_a_file_of_another_version_is_not_read() -> None:
+    content = compress(msgspec.msgpack.encode([VERSION + 1, [], []]))
+    with pytest.raises(OrderedUnusable, match="another version"):
+        list(ordered_blocks(content, Segment("s", ()), "attempt"))
 
 
 def test_blocks_that_are_settled_are_left_out() -> None:

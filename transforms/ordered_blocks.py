@@ -162,12 +162,15 @@ def ordered_blocks(
         done: ordinals of blocks that need not be sent again.
 
     Raises:
-        OrderedUnusable: if the file is not whole.
+        OrderedUnusable: if the file is not whole, or another version's.
     """
+    name = segment.ordered.name if segment.ordered else segment.id
     try:
         file = _decode(isal_zlib.decompress(content, _GZIP))
     except (_ISAL_ERROR, msgspec.DecodeError):
-        raise OrderedUnusable(f"{segment.ordered and segment.ordered.name}: damaged; {START_ANEW}") from None
+        raise OrderedUnusable(f"{name}: damaged; {START_ANEW}") from None
+    if file.version != VERSION:
+        raise OrderedUnusable(f"{name}: written by another version ({file.version}); {START_ANEW}")
     for ordinal, frame in enumerate(file.frames):
         if ordinal not in done:
             yield _block(_decode_frame(frame), segment.id, attempt, ordinal)

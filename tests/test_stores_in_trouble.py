@@ -12,6 +12,7 @@ import pytest
 from tests.backfills import Backfills, Outcome, events, ndjson
 from tests.servers import GcsServer, S3Server
 from tests.store_proxy import LISTING, StoreProxy, Trouble, reading, store_proxy
+from transforms.storage import Storage, path_of
 
 SECRET = "TEST_STORE_SECRET"
 FILES, LINES = 4, 25
@@ -108,7 +109,7 @@ def test_a_store_that_is_busy_for_a_moment_delays_a_run_and_no_more(troubled: Tr
 
 
 @both
-@pytest.mark.parametrize("cut", [0, 700])
+@pytest.mark.parametrize("cut", [pytest.param(0, marks=pytest.mark.soak), 700])
 def test_an_answer_that_breaks_off_is_asked_for_again(troubled: Troubled, cut: int) -> None:
     outcome = troubled.go(Trouble(reading(troubled.key(1)), cut_after=cut, times=1))
 
@@ -117,6 +118,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(troubled: Troubled, cut: i
     troubled.assert_arrived(0, 1, 2, 3)
 
 
+@pytest.mark.soak
 def test_a_slow_store_takes_its_time_and_loses_nothing(troubled: Troubled) -> None:
     outcome = troubled.go(Trouble(reading(troubled.key(1)), slow_bytes=2000))
 
@@ -149,16 +151,17 @@ def test_a_bucket_that_may_not_be_listed_is_told_before_anything_is_sent(trouble
     troubled.assert_arrived()
 
 
-@pytest.mark.parametrize(
-    "message", ["Bucket is a requester pays bucket but no user project provided.", "invalid x"]
-)
+WHO_PAYS = "Bucket is a requester pays bucket but no user project provided."
+
+
+@pytest.mark.parametrize("message", [WHO_PAYS, pytest.param("invalid x", marks=pytest.mark.soak)])
 def test_a_store_that_takes_a_request_for_wrong_is_quoted(troubled: Troubled, message: str) -> None:
     outcome = troubled.go(Trouble(LISTING, status=400, message=message))
 
     assert troubled.proxy.struck
     assert outcome.code == 4, outcome.err
     assert "cannot be listed" in outcome.err
-    if "requester pays" in message and isinstance(troubled.server, GcsServer):
+    if message == WHO_PAYS and isinstance(troubled.server, GcsServer):
         assert "storage_options: {requester_pays: PROJECT}" in outcome.err
     outcome = troubled.go(Trouble(reading(troubled.key(2)), status=400, message=message))
     assert_one_is_left_out_and_comes_with_a_resume(troubled, outcome)
@@ -203,8 +206,6 @@ def test_an_object_that_changes_while_it_is_read_is_sent_in_one_version_only(
 
 
 def delete(troubled: Troubled, key: str) -> None:
-    from transforms.storage import Storage, path_of
-
     url = troubled.server.url(key)
     Storage(troubled.server.storage_options).open(url).rm_file(path_of(url))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ from pipelines.report import ExitCode
 from pipelines.resuming import RunMismatch
 from pipelines.state import StateUnusable
 from pipelines.summary import counted, shown, summary
+from transforms.elements import GC_OBJECTS
 
 _NO_ENGINE: Final = "DirectRunner works on this machine, and nothing goes on without this process"
 _ONE_AFTER_ANOTHER: Final = "a job begins when the one before has ended, and this process sees to that"
@@ -67,6 +69,7 @@ def run(
     """
     in_json = log_format == "json"
     _set_up_logging(in_json)
+    gc.set_threshold(GC_OBJECTS)
     try:
         config = load_run(config_path, overrides)
         if beam_args or config.beam.options:

@@ -14,7 +14,7 @@ from mixpanel_http.crash_points import crash_point
 from source_formats.opening import FormatChoice
 from transforms import activity, drain
 from transforms.duplicate_keys import DuplicateKeys, refuse_duplicates
-from transforms.elements import Block, EarlierSends, Segment, new_attempt_id
+from transforms.elements import GC_OBJECTS, Block, EarlierSends, Segment, new_attempt_id
 from transforms.letters_again import open_letters
 from transforms.ordered_blocks import ordered_blocks
 from transforms.part_lines import Verify
@@ -116,6 +116,7 @@ class _ReadFn(beam.DoFn):
     def setup(self) -> None:
         # What Beam and its friends loaded stays for good: a collector that walks it takes a tenth of a run.
         gc.freeze()
+        gc.set_threshold(GC_OBJECTS)
         self.progress.attend()
         bases = dict(self.progress.line_bases())
         self._reader = SegmentReader(self._filesystem, self.limits, bases, self.verify, self.format)

@@ -18,6 +18,9 @@ _TRIES: Final = 1000  # opening brackets from which on no object can be read
 _NEAR: Final = 256  # bytes around an object that are looked at: white space, mostly
 _PIECES: Final = (1 << 13, 1 << 17)  # in which an object is looked for at first
 _TOKEN: Final = 16  # characters that a piece's end may cut, so that what stands there is none
+_MANY: Final = (
+    16  # objects in a row: where no record is known yet, the longest row that has them is one of records
+)
 _KNOWN: Final = 1000  # sets of keys that are remembered
 _BEGINS: Final = re.compile(rb'\{\s*(?=["}])')
 _SIBLING: Final = re.compile(rb"\s*,?\s*(?=\{)")
@@ -54,6 +57,11 @@ class Shapes:
         self._first: set[Keys] = set()
         self._first_inside: set[Keys] = set()
 
+    @property
+    def are_known(self) -> bool:
+        """Whether any record was learnt of."""
+        return bool(self._first)
+
     def learn(self, records: Iterable[bytes]) -> None:
         """Takes in some records that are whole."""
         for record in records:
@@ -70,8 +78,8 @@ class Shapes:
         return keys in self._of_records and keys not in self._inside
 
     def begin_a_record(self, keys: Keys) -> bool:
-        """Returns whether records that are known begin with the first of these keys, and no part of them."""
-        return bool(keys) and keys[:1] in self._first and keys[:1] not in self._first_inside
+        """Returns whether records begin with the first of these keys, and no part of one that is known."""
+        return bool(keys) and self.may_begin_a_record(keys) and keys[:1] not in self._first_inside
 
     def may_begin_a_record(self, keys: Keys) -> bool:
         """Returns whether records begin with the first of these keys, as far as any are known."""
@@ -96,6 +104,8 @@ def whole_records(text: bytes, start: int, end: int, shapes: Shapes, final: bool
         final: no more text will come.
     """
     characters = _characters(text)
+    if not shapes.are_known:
+        shapes.learn(text[found.start : found.stop] for found in _longest_row(text))
     records: list[tuple[int, int]] = []
     behind, failures = start, 0
     for match in _BEGINS.finditer(text, start):
@@ -135,6 +145,25 @@ def _row_of_objects(text: bytes, characters: str, start: int) -> Iterator[Found]
         yield found
         following = _SIBLING.match(text, found.stop)
         found = _object_at(characters, following.end()) if following else None
+
+
+@lru_cache(maxsize=1)
+def _longest_row(text: bytes) -> list[Found]:
+    """Returns some objects of the longest row in a text, if it has many: no part of a record is as long."""
+    longest: list[Found] = []
+    length = behind = failures = 0
+    for match in _BEGINS.finditer(text):
+        at = match.start()
+        if failures > _TRIES:
+            break
+        if at < behind or _WITHIN.search(text[max(0, at - _NEAR) : at].rstrip()):
+            continue
+        row = list(_row_of_objects(text, _characters(text), at))
+        behind = row[-1].stop if row else behind
+        failures += not row
+        if row and behind - at > length and not is_within_another(text, behind):
+            longest, length = row, behind - at
+    return longest[:_KNOWN] if len(longest) >= _MANY else []
 
 
 def _object_at(characters: str, start: int) -> Found | None:

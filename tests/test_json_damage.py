@@ -109,3 +109,13 @@ def test_in_ten_thousand_texts_only_damaged_records_are_lost() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_in_long_texts_with_many_damages_only_damaged_records_are_lost(seed: int) -> None:
     check(damage(random.Random(seed), MANY, MANY // 100))
+
+
+def test_where_the_first_record_is_damaged_those_behind_it_tell_what_records_look_like() -> None:
+    dice = random.Random(4)
+    records = [record(dice, number) for number in range(60)]
+    texts = [json.dumps(one).encode() for one in records]
+    hit = {0, 20, 40}
+    for index in hit:
+        texts[index] = texts[index].replace(b'"event', b"event")
+    check(Damaged(b"[" + b",\n".join(texts) + b"]", records, hit))

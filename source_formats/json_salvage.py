@@ -52,6 +52,7 @@ class Shapes:
     """What whole records look like: their keys, and those of the objects inside of them."""
 
     def __init__(self) -> None:
+        self._learnt = 0
         self._of_records: set[Keys] = set()
         self._inside: set[Keys] = set()
         self._first: set[Keys] = set()
@@ -59,8 +60,8 @@ class Shapes:
 
     @property
     def are_known(self) -> bool:
-        """Whether any record was learnt of."""
-        return bool(self._first)
+        """Whether many records were learnt of; one alone may be what damage left of it."""
+        return self._learnt >= _MANY
 
     def learn(self, records: Iterable[bytes]) -> None:
         """Takes in some records that are whole."""
@@ -68,6 +69,7 @@ class Shapes:
             value = _decoded(record)
             if isinstance(value, dict) and len(self._of_records) + len(self._inside) < _KNOWN:
                 inside = set(_keys_inside(value))
+                self._learnt += 1
                 self._of_records.add(tuple(value))
                 self._first.add(tuple(value)[:1])
                 self._inside |= inside
@@ -163,7 +165,7 @@ def _longest_row(text: bytes) -> list[Found]:
         failures += not row
         if row and behind - at > length and not is_within_another(text, behind):
             longest, length = row, behind - at
-    return longest[:_KNOWN] if len(longest) >= _MANY else []
+    return longest[1:_KNOWN] if len(longest) > _MANY else []  # the first may be what damage left
 
 
 def _object_at(characters: str, start: int) -> Found | None:

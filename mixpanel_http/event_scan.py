@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from mixpanel_http import limits
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mixpanel_http._native import Scan, Scanner
 
 IS_BUILT: Final = extension is not None
+_index: Final = attrgetter("index")
 _INVALID_JSON: Final = Reason.INVALID_JSON.value
 
 _FEW: Final = limits.PROPERTIES_LIMIT - 5  # stamping adds up to two, and must not reach the limit
@@ -81,8 +83,8 @@ class _Preparation:
         return PreparedRecords(
             body,
             scan.count - len(self._out),
-            tuple(index for index in range(scan.count) if index not in self._out) if self._out else None,
-            rejections=tuple(sorted(self._rejections, key=lambda rejection: rejection.index)),
+            tuple(sorted(set(range(scan.count)) - self._out)) if self._out else None,
+            rejections=tuple(sorted(self._rejections, key=_index)),
             blank=len(self._out) - len(self._rejections),
             stamped_ids=tuple(self._stamped),
             alterations=+self._alterations,

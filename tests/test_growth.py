@@ -89,7 +89,7 @@ def floors(samples: Sequence[Sample]) -> list[Sample]:
     Small files are read ahead, a pack of them at a time, and held until they are sent; blocks of bzip2 take
     megabytes, too. So memory rises and falls, and what grows raises what lies below the waves.
     """
-    size = max(1, len(samples) // STRETCHES)
+    size = -(-len(samples) // STRETCHES)  # rounded up: a last stretch of a few samples has no floor
     return [min(samples[at : at + size], key=lambda each: each.rss) for at in range(0, len(samples), size)]
 
 

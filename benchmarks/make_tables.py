@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.generate import made_once, make_lines
 
-VERSION: Final = 1  # part of a cached folder's name: raise it with every change of what is made
+VERSION: Final = 2  # part of a cached folder's name: raise it with every change of what is made
 _BATCH: Final = 50_000
 _NESTED: Final = "items"
 
@@ -42,19 +42,34 @@ def _rows(count: int) -> Iterator[dict[str, Any]]:
 
 
 def _write_text(folder: Path, columns: Sequence[str], rows: int) -> None:
-    with (folder / "t.json").open("w") as lines, (folder / "t.csv").open("w", newline="") as fields:
+    with (
+        (folder / "t.json").open("w") as lines,
+        (folder / "t.ndjson").open("w") as events,
+        (folder / "t.csv").open("w", newline="") as fields,
+    ):
         writer = csv.writer(fields)
         writer.writerow(columns)
         for row in _rows(rows):
             present = {key: value for key, value in row.items() if value is not None}
-            lines.write(json.dumps(present, ensure_ascii=False, separators=(",", ":")) + "\n")
+            lines.write(_json(present) + "\n")
+            events.write(_json(_event(present)) + "\n")
             writer.writerow(_text(present.get(name)) for name in columns)
 
 
 def _text(value: Any) -> Any:
     if isinstance(value, (list, bool)):
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _json(value)
     return value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _event(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row as an event with a number for an id, so that it is taken apart and written anew."""
+    properties = {**row, "distinct_id": int(row["distinct_id"].removeprefix("u-"))}
+    return {"event": properties.pop("event"), "properties": properties}
 
 
 def _write_binary(folder: Path, columns: Sequence[str], rows: int) -> None:

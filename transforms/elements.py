@@ -16,8 +16,9 @@ from source_formats.lines import RefusedLine
 from transforms.tally import Tally
 
 # What the collector of cycles waits for. Files and spans are thousands of tuples and in no cycle: a look at
-# them after every 700 takes a tenth of a run over small files.
-GC_OBJECTS: Final = 20_000
+# them after every 700 takes a tenth of a run over small files. With twice as many a million updates of
+# profiles would take 90 MiB more.
+GC_OBJECTS: Final = 10_000
 
 
 class FilePart(NamedTuple):

@@ -81,7 +81,7 @@ class Shapes:
 
     def begin_a_record(self, keys: Keys) -> bool:
         """Returns whether records begin with the first of these keys, and no part of one that is known."""
-        return bool(keys) and self.may_begin_a_record(keys) and keys[:1] not in self._first_inside
+        return bool(keys) and keys[:1] in self._first and keys[:1] not in self._first_inside
 
     def may_begin_a_record(self, keys: Keys) -> bool:
         """Returns whether records begin with the first of these keys, as far as any are known."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from source_formats.json_salvage import Shapes, whole_records
 from source_formats.json_structure import scan
 from tests.test_json_records import read
 
@@ -119,3 +120,9 @@ def test_where_the_first_record_is_damaged_those_behind_it_tell_what_records_loo
     for index in hit:
         texts[index] = texts[index].replace(b'"event', b"event")
     check(Damaged(b"[" + b",\n".join(texts) + b"]", records, hit))
+
+
+def test_where_no_record_is_known_a_part_of_one_that_the_end_cuts_short_is_not_taken_for_one() -> None:
+    text = b'[{"k": 0, "a": ["x", {"y": 1, "z": 2}, {"y'
+
+    assert whole_records(text, 1, len(text), Shapes(), final=True).records == []

@@ -57,14 +57,8 @@ class _Plain(HTTPConnection):
         self._noted.add(self.sock)
 
 
-class _Secure(HTTPSConnection):
-    def __init__(self, *args: Any, noted: Connections, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self._noted = noted
-
-    def connect(self) -> None:
-        super().connect()
-        self._noted.add(self.sock)
+class _Secure(_Plain, HTTPSConnection):
+    """The same over TLS: `_Plain` calls it, as it stands before it among the bases."""
 
 
 def pool_to(base_url: str, noted: Connections, **settings: Any) -> urllib3.HTTPConnectionPool:

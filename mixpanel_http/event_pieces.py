@@ -168,7 +168,7 @@ class _Assembly:
         if complicated:
             return set(complicated)
         try:
-            ids = self._ids_of(layout, columns, without_id)
+            ids = self._ids_of(layout, without_id)
         except _NoId as missing:
             return {missing.line}
         stamps = _stamps(stamped, dict(zip(without_id, ids, strict=True)), set(without_ip))
@@ -177,7 +177,7 @@ class _Assembly:
         self._take(_spliced(layout.piece, places, stamps, at_end=at_end), len(columns.names), changed=True)
         return set()
 
-    def _ids_of(self, layout: Layout, columns: Columns, lines: Sequence[int]) -> list[str]:
+    def _ids_of(self, layout: Layout, lines: Sequence[int]) -> list[str]:
         """Returns the ids of some events.
 
         Raises:

@@ -173,6 +173,9 @@ class MapConfig(Section):
         None, description="`true` or a section: objects become properties of their own"
     )
     drop_nulls: bool = Field(False, description="leave out properties that are null")
+    deep_as_text: bool = Field(
+        False, description="make what is nested deeper than Mixpanel takes a text of JSON; dialects do"
+    )
     personal_data: PersonalDataConfig | None = Field(None, description="what is hashed or removed; see below")
     tags: dict[str, Constant] = Field(
         default_factory=dict, description="properties for every record, by their names"
@@ -249,7 +252,7 @@ class MapConfig(Section):
             given["properties"] = tuple(entries.items())
             base = base if self.dialect else dataclasses.replace(base, properties=())
         given |= self._lists()
-        for name in ("drop_nulls", "function"):
+        for name in ("drop_nulls", "deep_as_text", "function"):
             if name in self.model_fields_set:
                 given[name] = getattr(self, name)
         if self.flatten is not None or "flatten" in self.model_fields_set:

@@ -13,7 +13,7 @@ from mixpanel_http.limits import MAX_INSERT_ID_BYTES
 from record_maps.names import MOST_NAMES, NameList
 from record_maps.paths import Fields, Row
 from record_maps.personal import PersonalDataRule
-from record_maps.properties import PropertyMaker, getter
+from record_maps.properties import PropertyMaker, getter, id_text
 from record_maps.spec import EventNames, Filtered, MapSpec, PersonalData
 from record_maps.times import compile_time, day_start
 
@@ -70,7 +70,7 @@ class EventMaker:
         if time is not None:
             properties["time"] = time
         if distinct_id is not None:
-            properties["distinct_id"] = _as_text(distinct_id)
+            properties["distinct_id"] = id_text(distinct_id)
         if insert_id is not None:
             properties["$insert_id"] = _as_insert_id(insert_id)
         if self._personal:
@@ -108,12 +108,6 @@ class _Wanted:
         return event if new is None else msgspec.Raw(_encode(new))
 
 
-def _as_text(value: msgspec.Raw) -> msgspec.Raw:
-    """Returns an id as text: a number's own digits; anything else as it is, for the rules to judge."""
-    token = bytes(value)
-    return msgspec.Raw(b'"%b"' % token) if token[0] in _NUMBER_STARTS else value
-
-
 def _as_insert_id(value: msgspec.Raw) -> msgspec.Raw:
     """Returns an id as Mixpanel takes it: a text that has other characters in it, or too many, as its hash.
 
@@ -121,7 +115,7 @@ def _as_insert_id(value: msgspec.Raw) -> msgspec.Raw:
     """
     if _TAKEN_AS_ID(bytes(value)):
         return value
-    value = _as_text(value)
+    value = id_text(value)
     try:
         text = _text(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -132,4 +126,3 @@ def _as_insert_id(value: msgspec.Raw) -> msgspec.Raw:
 
 
 _TAKEN_AS_ID: Final = re.compile(rb'"[0-9A-Za-z-]{1,%d}"' % MAX_INSERT_ID_BYTES).fullmatch
-_NUMBER_STARTS: Final = frozenset(b"-0123456789")

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from record_maps.deep import shallow
 from record_maps.flatten import flattened
 from record_maps.names import FieldNames, NameRules
 from record_maps.paths import NULL_VALUE, Fields, Path, Row
@@ -14,6 +15,8 @@ from record_maps.spec import Const, MapSpec, Source, Spread, Value
 
 Get = Callable[[Row], "msgspec.Raw | None"]
 _EMPTY: Final = msgspec.Raw(b'""')
+_IDS: Final = ("$user_id", "$device_id")
+_NUMBER_STARTS: Final = frozenset(b"-0123456789")
 
 
 class PropertyMaker:
@@ -33,9 +36,12 @@ class PropertyMaker:
         ]
         values = ((name, value) for name, value in spec.properties if not isinstance(value, Spread))
         self._named = [
-            (new, getter(value)) for name, value in values if (new := early.applied(name)) is not None
+            (new, _id_getter(value) if name in _IDS else getter(value))
+            for name, value in values
+            if (new := early.applied(name)) is not None
         ]
         self._drop_nulls = spec.drop_nulls
+        self._deep_as_text = spec.deep_as_text
         self._tags = {name: msgspec.Raw(value) for name, value in spec.tags}
 
     def made(self, row: Row) -> Fields:
@@ -58,6 +64,8 @@ class PropertyMaker:
             properties = self._flat_names.properties(flattened(properties, self._flatten))
         if self._drop_nulls and NULL_VALUE in properties.values():
             properties = {name: value for name, value in properties.items() if value != NULL_VALUE}
+        if self._deep_as_text:
+            properties = shallow(properties)
         if self._tags:
             properties.update(self._tags)
         return properties
@@ -69,18 +77,35 @@ def getter(value: Value) -> Get:
         return _nothing
     if len(value) == 1:
         return _single(value[0])
-    gets = [(_single(source), _whole(source)) for source in value]
+    gets = [(_single(source), _whole(source), isinstance(source, Const)) for source in value]
 
     def first(row: Row) -> msgspec.Raw | None:
-        for get, key in gets:
+        for get, key, is_constant in gets:
             found = get(row)
             if key is not None:
                 row.used += (key,)
-            if found is not None and found != _EMPTY:
+            if is_constant or (found is not None and found != _EMPTY):
                 return found
         return None
 
     return first
+
+
+def id_text(value: msgspec.Raw) -> msgspec.Raw:
+    """Returns an id as text: a number's own digits; anything else as it is, for the rules to judge."""
+    token = bytes(value)
+    return msgspec.Raw(b'"%b"' % token) if token[0] in _NUMBER_STARTS else value
+
+
+def _id_getter(value: Value) -> Get:
+    """Returns the function from a record to an id by which Mixpanel joins users: text that is not empty."""
+    get = getter(value)
+
+    def found_id(row: Row) -> msgspec.Raw | None:
+        found = get(row)
+        return None if found is None or found == _EMPTY else id_text(found)
+
+    return found_id
 
 
 def _single(source: Path | Const) -> Get:

@@ -135,6 +135,7 @@ class MapSpec:
         keep: globs of the only properties to keep; empty keeps all.
         flatten: whether and how objects are flattened.
         drop_nulls: whether properties that are null are left out.
+        deep_as_text: whether what is nested deeper than Mixpanel takes becomes a text of its JSON.
         personal_data: what is hashed or removed.
         tags: properties for every record, as JSON by name.
         dates: first and last day of the event's own time, in UTC.
@@ -154,6 +155,7 @@ class MapSpec:
     keep: tuple[str, ...] = ()
     flatten: Flatten | None = None
     drop_nulls: bool = False
+    deep_as_text: bool = False
     personal_data: PersonalData = PersonalData()
     tags: tuple[tuple[str, bytes], ...] = ()
     dates: tuple[dt.date, dt.date] | None = None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixpanel_http.event_rules import EventRules
+from mixpanel_http.event_rules import EventRules, check_container
 from mixpanel_http.insert_ids import InsertIdPolicy
 from mixpanel_http.secret_refs import SecretRef
 from record_maps.mapper import MappedLines, compile_map
@@ -132,10 +132,25 @@ def test_the_first_source_that_is_there_counts() -> None:
     assert event_of(FLAT, {**row(), "d": "d-1"})["properties"]["distinct_id"] == "u-1"
 
 
+def test_a_constant_counts_whatever_it_is() -> None:
+    nobodys = refine(FLAT, {"distinct_id": parse_value(["u", {"const": ""}, "d"])})
+
+    assert event_of(nobodys, {**row(), "u": None, "d": "d-1"})["properties"]["distinct_id"] == ""
+
+
 def test_a_number_as_an_id_keeps_its_digits() -> None:
     properties = event_of(FLAT, {**row(), "u": 12345678901234567890, "i": 7})["properties"]
 
     assert (properties["distinct_id"], properties["$insert_id"]) == ("12345678901234567890", "7")
+
+
+@pytest.mark.parametrize("name", ["$user_id", "$device_id"])
+def test_an_id_that_joins_users_is_text_and_not_an_empty_one(name: str) -> None:
+    spec = refine(FLAT, {"properties": ((name, parse_value("x")),)})
+
+    assert event_of(spec, row(x=7))["properties"][name] == "7"
+    assert event_of(spec, row(x="7"))["properties"][name] == "7"
+    assert name not in event_of(spec, row(x=""))["properties"]
 
 
 def test_an_id_that_mixpanel_does_not_take_becomes_its_hash() -> None:
@@ -222,6 +237,39 @@ def test_objects_deeper_than_the_depth_stay_objects() -> None:
         "a/d": {},
         "l": [{"x": 1}],
     }
+
+
+def test_what_mixpanel_would_find_too_deep_becomes_text_where_that_is_asked_for() -> None:
+    deep = {"a": [{"b": [{"c": 1.50}], "d": [], "e": "[[[[{"}]}
+    spec = refine(FLAT, {"deep_as_text": True})
+
+    assert event_of(FLAT, row(x=deep))["properties"]["x"] == deep
+    assert event_of(spec, row(x=deep))["properties"]["x"] == {
+        "a": [{"b": '[{"c": 1.5}]', "d": "[]", "e": "[[[[{"}]
+    }
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text("[{]}\\"), lambda i: st.lists(i) | st.dictionaries(st.text(), i)
+    )
+)
+def test_what_was_made_shallow_is_not_too_deep_and_says_the_same(value: Any) -> None:
+    (line,) = mapped(refine(FLAT, {"deep_as_text": True}), row(x=value)).lines
+    made = json.loads(line)["properties"]["x"]
+
+    if isinstance(made, (dict, list)):
+        check_container("x", made)
+    assert unfolded(made, value) == value
+
+
+def unfolded(made: Any, like: Any) -> Any:
+    """Returns a value in which texts of JSON are what they stand for, where there was no text."""
+    if isinstance(made, str) and not isinstance(like, str):
+        return json.loads(made)
+    if isinstance(made, list):
+        return [unfolded(inner, old) for inner, old in zip(made, like, strict=True)]
+    return {key: unfolded(made[key], like[key]) for key in made} if isinstance(made, dict) else made
 
 
 def test_tags_are_on_every_record() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mixpanel_http.event_rules import EventRules
 from record_maps.known_dialects import DIALECTS
 from record_maps.mapper import NO_RECORD, MappedLines, Mapper, compile_map
+from record_maps.paths import Path as Path_
 from record_maps.spec import Const, Spread, Value
 from tests.backfills import Backfills
 from transforms.elements import Block, Span
@@ -157,9 +158,13 @@ def sources(value: Value | Spread) -> str:
     if isinstance(value, Spread):
         return "every other field" if not value.path else f"each field of `{'.'.join(map(str, value.path))}`"
     return ", else ".join(
-        f"`{source.json.decode()}`" if isinstance(source, Const) else f"`{'.'.join(map(str, source))}`"
+        f"`{source.json.decode()}`" if isinstance(source, Const) else f"`{as_written(source)}`"
         for source in value
     )
+
+
+def as_written(path: Path_) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)[1:]
 
 
 def table(name: str) -> str:

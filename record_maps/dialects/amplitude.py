@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
-from record_maps.spec import Dialect, MapSpec, Spread, TimeSpec
+from record_maps.paths import Fields
+from record_maps.spec import Dialect, Filtered, MapSpec, Reshaped, Spread, TimeSpec
 
 # Amplitude's own bookkeeping, of no use outside of it.
 INTERNAL: Final = frozenset(
@@ -16,6 +18,24 @@ INTERNAL: Final = frozenset(
         *("adid", "idfa", "idfv"),
     }
 )
+
+# Amplitude's own events that only carry changes of profiles.
+PROFILES: Final = {b'"$identify"': "identify", b'"$groupidentify"': "group"}
+
+
+def reshape(fields: Fields) -> Iterator[Reshaped]:
+    """Yields the event, or why it is left out; of the web, what is called a system there is the browser."""
+    profile = PROFILES.get(bytes(fields.get("event_type", b"")))
+    if profile is not None:
+        yield Filtered(profile)
+    elif bytes(fields.get("platform", b"")) == b'"Web"':
+        yield {_OF_THE_WEB.get(name, name): value for name, value in fields.items()}
+    else:
+        yield fields
+
+
+_OF_THE_WEB: Final = {"os_name": "browser_name", "os_version": "browser_version"}
+
 
 DIALECT: Final = Dialect(
     "amplitude",
@@ -38,6 +58,8 @@ DIALECT: Final = Dialect(
             ("$longitude", (("location_lng",),)),
             ("$os", (("os_name",),)),
             ("$os_version", (("os_version",),)),
+            ("$browser", (("browser_name",),)),
+            ("$browser_version", (("browser_version",),)),
             ("$brand", (("device_brand",),)),
             ("$manufacturer", (("device_manufacturer",),)),
             ("$model", (("device_model",),)),
@@ -46,5 +68,11 @@ DIALECT: Final = Dialect(
             ("mp_lib", (("library",),)),
         ),
         drop_nulls=True,
+        deep_as_text=True,
+        reshape=reshape,
+    ),
+    (
+        ("identify", "`$identify`: it is about a profile"),
+        ("group", "`$groupidentify`: it is about a group"),
     ),
 )

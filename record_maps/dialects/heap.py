@@ -22,6 +22,8 @@ DIALECT: Final = Dialect(
         insert_id=(("event_id",),),
         properties=(
             ("*", Spread((), without=INTERNAL)),
+            ("$user_id", (("identity",),)),
+            ("$device_id", (("user_id",),)),  # Heap's own, made before anybody is known
             ("$referrer", (("referrer",),)),
             ("$browser", (("browser",),)),
             ("$city", (("city",),)),
@@ -33,5 +35,6 @@ DIALECT: Final = Dialect(
             ("mp_lib", (("library",),)),
         ),
         drop_nulls=True,
+        deep_as_text=True,
     ),
 )

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from record_maps.paths import Fields
+from record_maps.paths import NULL_VALUE, Fields, opened
 from record_maps.spec import Dialect, Filtered, MapSpec, Reshaped, Spread, TimeSpec
 
 # Columns beside the event, and properties that steer PostHog's own ingestion; `token` is its project's key.
@@ -38,6 +38,8 @@ STEERING: Final = frozenset(
             "$process_person_profile",
         ),
         *("$anon_distinct_id", "$had_persisted_distinct_id", "$lib_custom_api_host", "$elements"),
+        *("$groups", "$group_0", "$group_1", "$group_2", "$group_3", "$group_4"),
+        *("$user_id", "$device_id", "$is_identified", "$configured_session_timeout_ms"),
     }
 )
 PROFILES: Final = {
@@ -56,10 +58,32 @@ def reshape(fields: Fields) -> Iterator[Reshaped]:
     if profile is not None:
         yield Filtered(profile)
         return
-    yield {name: _unquoted(value) if name in _OBJECTS else value for name, value in fields.items()}
+    row = {name: _unquoted(value) if name in _OBJECTS else value for name, value in fields.items()}
+    yield {**row, **_ids(row)}
 
 
 _OBJECTS: Final = ("properties", "person_properties")
+_TRUE: Final = msgspec.Raw(b"true")
+_FALSE: Final = msgspec.Raw(b"false")
+
+
+def _ids(row: Fields) -> Fields:
+    """Returns the ids by which Mixpanel tells a user that is known from a device, as far as they are told.
+
+    Only some of PostHog's libraries give `$user_id`. Without it Mixpanel would count what a known user did on
+    a device for the device alone; and without `$device_id` it takes an anonymous id for a user's.
+    """
+    properties = opened(row.get("properties")) or {}
+    who = row.get("distinct_id", NULL_VALUE)
+    user, device = (properties.get(name, NULL_VALUE) for name in ("$user_id", "$device_id"))
+    flag = properties.get("$is_identified")
+    is_anonymous = flag == _FALSE or properties.get("$process_person_profile") == _FALSE
+    is_of_web = bytes(properties.get("$lib", NULL_VALUE)) == b'"web"'  # it gives `$user_id` once there is one
+    if device == NULL_VALUE:
+        device = who if is_anonymous else device
+    elif user == NULL_VALUE and device != who and (flag == _TRUE or not (is_anonymous or is_of_web)):
+        user = who
+    return {"$user_id": user, "$device_id": device}
 
 
 def _unquoted(value: msgspec.Raw) -> msgspec.Raw:
@@ -82,13 +106,18 @@ DIALECT: Final = Dialect(
         properties=(
             ("*", Spread((), without=INTERNAL)),
             ("user.*", Spread(("person_properties",), "user.")),
+            ("*", Spread(("properties", "$groups"))),
             ("*", Spread(("properties",), without=STEERING)),
+            ("$user_id", (("$user_id",),)),
+            ("$device_id", (("$device_id",),)),
             ("ip", (("properties", "$ip"), ("ip",))),
             ("$city", (("properties", "$geoip_city_name"),)),
             ("$region", (("properties", "$geoip_subdivision_1_name"),)),
             ("mp_country_code", (("properties", "$geoip_country_code"),)),
             ("mp_lib", (("properties", "$lib"),)),
         ),
+        drop=("$sdk_debug_*", "$session_recording_*", "$replay_*"),
+        deep_as_text=True,
         drop_nulls=True,
         reshape=reshape,
     ),

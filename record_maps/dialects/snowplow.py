@@ -39,7 +39,16 @@ LEAST_COLUMNS: Final = 107  # of the oldest layout there is; later ones only add
 INTERNAL: Final = frozenset(
     {
         *("etl_tstamp", "collector_tstamp", "dvce_created_tstamp", "dvce_sent_tstamp", "derived_tstamp"),
-        *("true_tstamp", "refr_device_tstamp", "txn_id", "name_tracker", "v_tracker", "v_collector", "v_etl"),
+        *(
+            "true_tstamp",
+            "refr_device_tstamp",
+            "load_tstamp",
+            "txn_id",
+            "name_tracker",
+            "v_tracker",
+            "v_collector",
+            "v_etl",
+        ),
         *(
             "user_fingerprint",
             "event_fingerprint",
@@ -105,12 +114,29 @@ def reshape(fields: Fields) -> Iterator[Fields]:
             row[name] = msgspec.Raw(_encode([*elements(row.get(name)), data]))
         else:
             row[name] = data
+    if row.get("network_userid") == NOBODY:
+        del row["network_userid"]
+    if MOBILE in row:
+        row[MOBILE] = _without_advertising(row[MOBILE])
     own = next((name for name in row if name.startswith("unstruct_event_")), None)
     if own is not None:
         row["own"] = row.pop(own)
     is_structured = bytes(row.get("event", b"")) == b'"struct"'
     named = row.get("se_action") if is_structured else row.get("event_name") or row.get("event")
     yield row if named is None else {**row, "name": named}
+
+
+MOBILE: Final = "contexts_com_snowplowanalytics_snowplow_mobile_context_1"
+NOBODY: Final = msgspec.Raw(b'"00000000-0000-0000-0000-000000000000"')
+"""What the collector writes for everybody who is tracked anonymously."""
+
+ADVERTISING: Final = frozenset({"appleIdfa", "appleIdfv", "androidIdfa", "openIdfa", "appSetId"})
+
+
+def _without_advertising(raw: msgspec.Raw) -> msgspec.Raw:
+    """Returns what is said of phones without ids that are for advertising."""
+    phones = [opened(phone) or {} for phone in elements(raw)]
+    return msgspec.Raw(_encode([{k: v for k, v in p.items() if k not in ADVERTISING} for p in phones]))
 
 
 _DESCRIBED: Final = ("contexts", "derived_contexts", "unstruct_event")
@@ -151,6 +177,17 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"[.-]", "_", name)).lower()
 
 
+_UA_PARSER: Final = ("contexts_com_snowplowanalytics_snowplow_ua_parser_context_1", 0)
+_YAUAA: Final = ("contexts_nl_basjes_yauaa_context_1", 0)
+_MOBILE: Final = (MOBILE, 0)
+# On the web the cookie of the site, in apps what the tracker keeps there; the collector's own comes last, as
+# some apps get another one at each start.
+DEVICE: Final = (
+    ("domain_userid",),
+    ("contexts_com_snowplowanalytics_snowplow_client_session_1", 0, "userId"),
+    ("network_userid",),
+)
+
 DIALECT: Final = Dialect(
     "snowplow",
     MapSpec(
@@ -159,22 +196,42 @@ DIALECT: Final = Dialect(
             (("true_tstamp",), ("derived_tstamp",), ("dvce_created_tstamp",), ("collector_tstamp",)),
             "iso8601",
         ),
-        distinct_id=(("user_id",), ("domain_userid",), ("network_userid",)),
+        distinct_id=(("user_id",), *DEVICE),
         insert_id=(("event_id",),),
         properties=(
             ("*", Spread((), without=INTERNAL)),
             ("*", Spread(("own",))),
             ("$user_id", (("user_id",),)),
-            ("$device_id", (("domain_userid",), ("network_userid",))),
+            ("$device_id", DEVICE),
             ("ip", (("user_ipaddress",),)),
             ("$current_url", (("page_url",),)),
             ("$referrer", (("page_referrer",),)),
             ("$city", (("geo_city",),)),
             ("$region", (("geo_region_name",),)),
             ("mp_country_code", (("geo_country",),)),
-            ("$browser", (("br_name",),)),
-            ("$browser_version", (("br_version",),)),
-            ("$os", (("os_name",),)),
+            ("$latitude", (("geo_latitude",),)),
+            ("$longitude", (("geo_longitude",),)),
+            ("$browser", ((*_YAUAA, "agentName"), (*_UA_PARSER, "useragentFamily"), ("br_name",))),
+            (
+                "$browser_version",
+                ((*_YAUAA, "agentVersion"), (*_UA_PARSER, "useragentVersion"), ("br_version",)),
+            ),
+            (
+                "$os",
+                (
+                    (*_MOBILE, "osType"),
+                    (*_YAUAA, "operatingSystemName"),
+                    (*_UA_PARSER, "osFamily"),
+                    ("os_name",),
+                ),
+            ),
+            (
+                "$os_version",
+                ((*_MOBILE, "osVersion"), (*_YAUAA, "operatingSystemVersion"), (*_UA_PARSER, "osVersion")),
+            ),
+            ("$manufacturer", ((*_MOBILE, "deviceManufacturer"),)),
+            ("$model", ((*_MOBILE, "deviceModel"),)),
+            ("$carrier", ((*_MOBILE, "carrier"),)),
             ("$screen_width", (("dvce_screenwidth",),)),
             ("$screen_height", (("dvce_screenheight",),)),
             ("utm_source", (("mkt_source",),)),
@@ -184,6 +241,7 @@ DIALECT: Final = Dialect(
             ("utm_content", (("mkt_content",),)),
         ),
         drop_nulls=True,
+        deep_as_text=True,
         read=read,
         reshape=reshape,
     ),

@@ -135,6 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv and argv[0] in ("status", "runs"):
         return look(argv[0], argv[1:])
     arguments, beam_args = parse(argv)
+    from pipelines.heap import share_one
+
+    share_one()
     from pipelines.command import run
 
     return run(

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from pipelines.heap import give_back
+from pipelines.heap import give_back, share_one
 from pipelines.lease import Lease
 from pipelines.state import StateFolder, StateUnusable
 from transforms import activity, drain
@@ -45,6 +45,7 @@ def attend(folder: StateFolder, launch: str, is_over: Callable[[], bool]) -> Non
     with _lock:
         if launch in _attended:
             return
+        share_one()
         if _attended:  # a worker that has served another start before
             drain.reset()
             activity.here.reset()

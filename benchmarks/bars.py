@@ -1,9 +1,13 @@
-"""The bars that the project holds itself to, and how they and the figures are printed."""
+"""The bars that the project holds itself to: how they are run, and how they and the figures are printed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import ROOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +74,32 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         )
         for row in [head, *rows]
     )
+
+
+def verdict(bars: Iterable[Bar]) -> int:
+    """Print bars, and return the exit code: 1 if one is missed."""
+    measured = list(bars)
+    print(*measured, sep="\n")
+    return 0 if all(bar.passed for bar in measured) else 1
+
+
+def run_bars(
+    about: str | None, counted: str, count: int, measure: Callable[[Path, int, int], Iterable[Bar]]
+) -> int:
+    """Measure what the command line names, and return the exit code.
+
+    Args:
+        about: what `--help` says: the docstring of the benchmark.
+        counted: what one run has many of; the option that says how many.
+        count: how many, where the command line does not say it.
+        measure: yields the bars for a folder of input, so many, and a number of rounds.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(f"--{counted}", dest="count", type=int, default=count, help=f"default: {count:,}")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are taken (default: 3)")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".bench", help="where input is kept (default: .bench)"
+    )
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    return verdict(measure(given.folder, given.count, given.rounds))

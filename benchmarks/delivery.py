@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.bars import Bar
+from benchmarks.bars import Bar, verdict
 from benchmarks.documented_loop import CLIENTS, send_until
 from benchmarks.over_sockets import Got, added, together
 from tests.traffic import BODY, EVENTS, LIMIT, Service, Traffic, traffic
@@ -177,8 +177,7 @@ def main() -> int:
             bars += real(arguments.real, 1, competitor)
             bars += real(arguments.real, 4, competitor)
             bars += real_loop(arguments.real, competitor)
-    print(*bars, sep="\n")
-    return 0 if all(bar.passed for bar in bars) else 1
+    return verdict(bars)
 
 
 if __name__ == "__main__":

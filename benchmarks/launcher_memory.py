@@ -25,7 +25,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from benchmarks.bars import Bar
+from benchmarks.bars import Bar, verdict
 from benchmarks.measure import RunFailed
 from pipelines.attempt import Attempt
 from pipelines.backfill import run_launch
@@ -110,9 +110,7 @@ def main() -> int:
     storage.Storage.open = lambda self, uri: many if uri.startswith("s3:") else opened(self, uri)  # type: ignore
     os.environ["MEMORY_TOKEN"] = "benchmark"
     with tempfile.TemporaryDirectory() as folder:
-        bars = measure(Config.model_validate(settings(folder)), Watch())
-    print(*bars, sep="\n")
-    return 0 if all(bar.passed for bar in bars) else 1
+        return verdict(measure(Config.model_validate(settings(folder)), Watch()))
 
 
 def settings(folder: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ in a thread of their own; of these only the CPU counts.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -24,11 +23,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.bars import Bar, table
+from benchmarks.bars import Bar, run_bars, table
 from benchmarks.generate import Shape, repeat_input
-from benchmarks.measure import ROOT, RunFailed, run_measured, running_sink, write_config
+from benchmarks.measure import RunFailed, run_measured, running_sink, write_config
 
 MOST_PERCENT: Final = 1.0
+HERE: Final = "--here"  # how the benchmark tells itself to measure, in a process of its own
 
 
 @dataclass(slots=True)
@@ -88,9 +88,7 @@ def measure_ledger(cache: Path, events: int, rounds: int) -> Iterator[Bar]:
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=cache) as state, running_sink() as sink:
             config = write_config(Path(state), source, sink.url)
-            told = run_measured(
-                ["-m", "benchmarks.ledger", "--here", str(config)], {"BENCH_TOKEN": "benchmark"}
-            )
+            told = run_measured(["-m", "benchmarks.ledger", HERE, str(config)], {"BENCH_TOKEN": "benchmark"})
         found = json.loads(told.output)
         if found["code"] or found["events"] != times * shape.events:
             raise RunFailed(f"not everything arrived: {found}")
@@ -111,6 +109,7 @@ def measure_ledger(cache: Path, events: int, rounds: int) -> Iterator[Bar]:
     print(
         table(["events/s", "open, ms", "record, ms", "commit, ms", "record %", "commit CPU %", "all %"], rows)
     )
+    print(f"load {os.getloadavg()[0]:.1f}")
     yield Bar(
         "ledger, share of the sending time", statistics.median(shares), "%", most=MOST_PERCENT, digits=2
     )
@@ -118,23 +117,10 @@ def measure_ledger(cache: Path, events: int, rounds: int) -> Iterator[Bar]:
 
 def main() -> int:
     """Measures; returns 1 if the bar is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=2_000_000, help="in each run (default: 2,000,000)")
-    parser.add_argument("--rounds", type=int, default=3, help="the median counts (default: 3)")
-    parser.add_argument(
-        "--folder", type=Path, default=ROOT / ".bench", help="where input is kept (default: .bench)"
-    )
-    parser.add_argument("--here", metavar="CONFIG", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.here:
-        print(json.dumps(measure_here(given.here)))
+    if sys.argv[1:2] == [HERE]:
+        print(json.dumps(measure_here(sys.argv[2])))
         return 0
-    given.folder.mkdir(parents=True, exist_ok=True)
-    (bar,) = measure_ledger(given.folder, given.events, given.rounds)
-    print(f"\n{bar}\nload {os.getloadavg()[0]:.1f}")
-    return 0 if bar.passed else 1
+    return run_bars(__doc__, "events", 2_000_000, measure_ledger)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ included, without those of a start.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.bars import Bar, table
+from benchmarks.bars import Bar, run_bars, table
 from benchmarks.generate import Shape, repeat_input
-from benchmarks.measure import ROOT, Backfill, run_backfill
+from benchmarks.measure import Backfill, run_backfill
 
 GAIN = 1.7
 FILES = 10
@@ -27,7 +27,7 @@ WORKERS = (1, 2)
 START = Shape(20_000, files=2, with_ids=False)  # takes hardly more than a start
 
 
-def measure(source: Path, events: int, workers: int) -> Backfill:
+def run(source: Path, events: int, workers: int) -> Backfill:
     """Run a backfill with that many worker processes."""
     options = {"direct_running_mode": "multi_processing", "direct_num_workers": workers}
     return run_backfill(f"{source}/*", events, "content", beam={"options": options})
@@ -38,20 +38,14 @@ def cpu_s(run: Backfill) -> float:
     return run.usage.cpu_s + run.sink.cpu_s
 
 
-def main() -> int:
-    """Measure, print, and return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=5_000_000, help="events a run (default: 5000000)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (default: 3)")
-    arguments = parser.parse_args()
-    cache, shape = Path(ROOT, ".bench"), Shape(arguments.events // TIMES, files=FILES, with_ids=False)
+def measure(cache: Path, events: int, rounds: int) -> Iterator[Bar]:
+    """Run all in turns, print the table and yield the bar."""
+    shape = Shape(events // TIMES, files=FILES, with_ids=False)
     small, source = repeat_input(cache, START, 1), repeat_input(cache, shape, TIMES)
-    starts = {workers: cpu_s(measure(small, START.events, workers)) for workers in WORKERS}
+    starts = {workers: cpu_s(run(small, START.events, workers)) for workers in WORKERS}
     gains, rows = [], []
-    for number in range(arguments.rounds):
-        runs = {workers: measure(source, shape.events * TIMES, workers) for workers in WORKERS}
+    for number in range(rounds):
+        runs = {workers: run(source, shape.events * TIMES, workers) for workers in WORKERS}
         one, two = (runs[workers].sink.events_per_second for workers in WORKERS)
         took = [cpu_s(runs[workers]) - starts[workers] for workers in WORKERS]
         gains.append(two / one)
@@ -60,9 +54,12 @@ def main() -> int:
         rows.append([*row, *cpu, f"{WORKERS[1] * took[0] / took[1]:.2f}"])
     head = ["round", "one worker, events/s", "two", "gain", "CPU-s a million", "of two", "gain by CPU"]
     print(table(head, rows))
-    bar = Bar("two worker processes against one", statistics.median(gains), "x", least=GAIN, digits=2)
-    print(bar)
-    return 0 if bar.passed else 1
+    yield Bar("two worker processes against one", statistics.median(gains), "x", least=GAIN, digits=2)
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    return run_bars(__doc__, "events", 5_000_000, measure)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ start-up excluded; each run must deliver every row.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.bars import Bar, table
-from benchmarks.measure import ROOT, Backfill, run_backfill, run_measured
+from benchmarks.bars import Bar, run_bars, table
+from benchmarks.measure import Backfill, run_backfill, run_measured
 
 MOST_CPU: Final = 1.6
 MOST_MIB: Final = 400
@@ -116,19 +115,7 @@ def _table(runs: Mapping[Case, Sequence[Backfill]], cpu: Mapping[Case, Sequence[
 
 def main() -> int:
     """Measure what the command line names; return 1 if a bar is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=1_000_000, help="default: 1,000,000")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are taken (default: 3)")
-    parser.add_argument(
-        "--folder", type=Path, default=ROOT / ".bench", help="where input is kept (default: .bench)"
-    )
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    bars = list(measure_formats(given.folder, given.rows, given.rounds))
-    print(*bars, sep="\n")
-    return 1 if any(not bar.passed for bar in bars) else 0
+    return run_bars(__doc__, "rows", 1_000_000, measure_formats)
 
 
 if __name__ == "__main__":

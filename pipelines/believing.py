@@ -113,6 +113,7 @@ def _open(
 ) -> Iterator[BlockRecord]:
     """Yields the blocks that are not settled, as the last attempt that came to them left them.
 
+    What an attempt settled where it is not believed is not among them: its letters are not committed.
     Provisional ones are of the last attempt only: they take the place of all blocks from the first of them
     on. Where some of these are settled, that counts, and of the last attempt only what it could not read.
     """
@@ -129,7 +130,8 @@ def _open(
             elif shifts_at < _NOWHERE:
                 yield from (block for block in blocks if block.provisional)
         for block in blocks:
-            if not block.provisional and block.ordinal < shifts_at and block.ordinal not in settled:
+            is_left = block.ordinal < shifts_at and block.ordinal not in settled
+            if is_left and not block.provisional and (block.end or not block.settled):
                 found.setdefault(block.ordinal, block)
     yield from found.values()
 

@@ -271,6 +271,20 @@ def test_two_attempts_that_share_blocks_are_believed_up_to_there(tmp_path: Path)
     assert sum(file.records for file in known.dead) == known.tally.total.dead_lettered == 8
 
 
+def test_what_an_attempt_settled_behind_a_block_that_another_has_is_sent_again(tmp_path: Path) -> None:
+    folder = StateFolder(str(tmp_path))
+    ids = sorted([new_attempt_id(), new_attempt_id()])
+    for id_, blocks in zip(ids, ((0, 3), (0, 1)), strict=True):
+        attempt = Attempt(folder, RUN, "0000000", id_)
+        for ordinal in blocks:
+            attempt.record(outcome("0000000", id_, ordinal, letters=1))
+    known = read_ledger(folder, RUN)["0000000"]
+    settled = Ledger(folder, RUN, new_attempt_id(), resumed=True).settled_blocks("0000000", "another")
+    assert settled == {0, 3}
+    assert known.tally.total.read == 20
+    assert sum(file.records for file in known.dead) == known.tally.total.dead_lettered == 2
+
+
 def test_a_ledger_of_another_run_is_not_believed(work: Work) -> None:
     work.start()
     assert read_ledger(work.folder, "another") == {}

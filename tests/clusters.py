@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.processes import REPOSITORY, wait_until
-from tests.servers import free_ports
+from tests.servers import S3Server, free_ports
 from tests.worker_boot import FOLDER
+
+SECRET = "TEST_S3_SECRET"
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,14 @@ def cluster(folder: Path, environment: Mapping[str, str] | None = None) -> Itera
             # The pool's workers are of its group; nothing that they hold is wanted.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[Cluster]:
+    """A cluster whose workers know the secrets from their own environment."""
+    secrets = {SECRET: s3.secret_key, "TEST_MIXPANEL_TOKEN": "token-of-the-test"}
+    with cluster(tmp_path_factory.mktemp("cluster"), secrets) as running:
+        yield running
 
 
 def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from tests import clusters
 from tests.backfills import Backfills, event, ndjson
-from tests.clusters import Cluster, cluster
+from tests.clusters import SECRET, Cluster
 from tests.servers import S3Server
+from tests.several_jobs import jobs_file
 
-SECRET = "TEST_S3_SECRET"
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[Cluster]:
-    """A cluster whose workers know the secrets from their own environment."""
-    secrets = {SECRET: s3.secret_key, "TEST_MIXPANEL_TOKEN": "token-of-the-test"}
-    with cluster(tmp_path_factory.mktemp("cluster"), secrets) as running:
-        yield running
+workers = clusters.workers
 
 
-def jobs_file(backfills: Backfills, s3: S3Server, workers: Cluster, jobs: dict[str, dict[str, Any]]) -> Path:
+def on_workers(backfills: Backfills, s3: S3Server, workers: Cluster, jobs: dict[str, dict[str, Any]]) -> Path:
     """Returns a configuration of jobs that each read a folder of the bucket, with the state there, too."""
     storage = {**s3.storage_options, "secret": f"env:{SECRET}"}
     changes = {
@@ -35,15 +27,11 @@ def jobs_file(backfills: Backfills, s3: S3Server, workers: Cluster, jobs: dict[s
         "beam.runner": "PortableRunner",
         "beam.options": workers.options(),
     }
-    path = backfills.config("unused", changes)
-    values = yaml.safe_load(path.read_text())
-    del values["source"]
-    values["jobs"] = [
+    listed = [
         {"name": name, "source": {"uri": s3.url(f"{name}/*.json"), "storage_options": storage}, **more}
         for name, more in jobs.items()
     ]
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return jobs_file(backfills, listed, changes)
 
 
 @pytest.mark.soak
@@ -62,7 +50,7 @@ def test_workers_elsewhere_do_each_job_in_its_turn(
         "teams": {"records": {"kind": "groups", "id_field": "id", "group_key": "team"}},
         "visits": {},
     }
-    path = jobs_file(backfills, s3, workers, jobs)
+    path = on_workers(backfills, s3, workers, jobs)
     outcome = backfills.run_config(path)
     resumed = backfills.run_config(path, resume="it")
     users = [json.loads(raw) for raw in backfills.emulator.records(kind="profiles")]

@@ -6,29 +6,21 @@ import gzip
 import os
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 
 from pipelines.plan import SMALL_BYTES
+from tests import clusters
 from tests.backfills import Backfills, Outcome, events, ndjson
-from tests.clusters import Cluster, cluster
+from tests.clusters import SECRET, Cluster
 from tests.processes import start, wait_until
 from tests.servers import S3Server
 
 EVENTS = 12_000
 FILES = 6
-SECRET = "TEST_S3_SECRET"
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[Cluster]:
-    """A cluster whose workers know the secrets from their own environment."""
-    secrets = {SECRET: s3.secret_key, "TEST_MIXPANEL_TOKEN": "token-of-the-test"}
-    with cluster(tmp_path_factory.mktemp("cluster"), secrets) as running:
-        yield running
+workers = clusters.workers
 
 
 @pytest.fixture

@@ -86,10 +86,10 @@ def crash_points() -> list[str]:
 # What only other runs come to, and the test that crashes there.
 OF_OTHER_RUNS = {
     "after intents": "test_once_only.py",
-    "before jobs": "test_jobs.py",
-    "after jobs": "test_jobs.py",
-    "before job": "test_jobs.py",
-    "before success of all": "test_jobs.py",
+    "before jobs": "test_jobs_resumed.py",
+    "after jobs": "test_jobs_resumed.py",
+    "before job": "test_jobs_resumed.py",
+    "before success of all": "test_jobs_resumed.py",
     "before commit of a table": "test_lookup_tables.py",
     "before part of digest": "test_digest.py",
     "after part of digest": "test_digest.py",

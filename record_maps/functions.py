@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -50,7 +52,21 @@ def load_function(name: str, folder: str | None = None) -> Function:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise FunctionMissing(f"{module_name} has no function {function_name}")
+    if not _takes_a_record(function):
+        raise FunctionMissing(f"{name} must be callable with one record, and not be async")
     return function  # type: ignore[no-any-return]
+
+
+def _takes_a_record(function: Callable[..., Any]) -> bool:
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return False
+    try:
+        inspect.signature(function).bind({})
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # one in C that does not tell what it takes
+    return True
 
 
 def folder_of(name: str) -> str | None:
@@ -76,14 +92,18 @@ def call(function: Function, name: str, fields: Fields) -> Iterator[Fields]:
     """Yields the records that a function makes of one.
 
     Raises:
-        RecordRefused: if it fails; of the error the kind is told, and nothing of its words, as they may be
-            data.
+        RecordRefused: if it fails, or returns what is no record; of the error the kind and the place are
+            told, and nothing of its words, as they may be data.
     """
     record = _decoded(fields)
     try:
-        yield from [_fields(_encode(made)) for made in _records(function(record))]
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is about this one record
-        raise RecordRefused(Reason.MAP_FAILED, None, f"{name} failed: {type(error).__name__}") from None
+        # Each is taken down as it comes: a generator may yield one dict again and again, and change it.
+        yield from [_taken_down(made, name) for made in _records(function(record), name)]
+    except RecordRefused:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is about this one record
+        message = f"{name} failed: {type(error).__name__}{_place(error, function)}"
+        raise RecordRefused(Reason.MAP_FAILED, None, message) from None
 
 
 def _decoded(fields: Fields) -> dict[str, Any]:
@@ -99,8 +119,45 @@ def _decoded(fields: Fields) -> dict[str, Any]:
     return record
 
 
-def _records(made: Any) -> Iterable[dict[str, Any]]:
+def _records(made: Any, name: str) -> Iterable[Any]:
     """Returns what a function returned as records: None is none, a dict one."""
     if made is None:
         return ()
-    return (made,) if isinstance(made, dict) else list(made)
+    if isinstance(made, dict):
+        return (made,)
+    if isinstance(made, (str, bytes)) or not isinstance(made, Iterable):
+        raise _no_record(name, made)
+    return made
+
+
+def _taken_down(made: Any, name: str) -> Fields:
+    """Returns a record that a function made, as JSON."""
+    if not isinstance(made, dict):
+        raise _no_record(name, made)
+    line = _encode(made)
+    if b"null" in line and _has_non_finite(made):  # which becomes null, as JSON has no form for it
+        raise RecordRefused(Reason.NON_FINITE_NUMBER, None, f"{name} returned NaN or an infinite number")
+    return _fields(line)
+
+
+def _no_record(name: str, made: Any) -> RecordRefused:
+    kind = type(made).__name__
+    message = f"{name} must return a dict, an iterable of dicts or None, not {kind}"
+    return RecordRefused(Reason.MAP_FAILED, None, message)
+
+
+def _has_non_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_non_finite, value.values()))
+    return isinstance(value, (list, tuple, set, frozenset)) and any(map(_has_non_finite, value))
+
+
+def _place(error: BaseException, function: Function) -> str:
+    """Returns where in the function's own module an error came from."""
+    file = getattr(inspect.getmodule(function), "__file__", None)
+    lines = [
+        line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file
+    ]
+    return f" ({os.path.basename(file)}, line {lines[-1]})" if file is not None and lines else ""

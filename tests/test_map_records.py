@@ -148,7 +148,7 @@ def test_a_function_makes_any_number_of_records_and_the_books_close(
     }
     (letter,) = outcome.dead_letters()
     assert letter["reason"] == "map_failed"
-    assert letter["message"].endswith(":several failed: KeyError")
+    assert letter["message"].endswith(f":several failed: KeyError ({functions}.py, line 7)")
     assert "canary" not in letter["message"]
     assert letter["record"] == lines[3]
     files = (Path(outcome.report["folder"]) / "files.jsonl").read_text().splitlines()

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from record_maps.names import MOST_NAMES, NameList
-from record_maps.paths import NULL_VALUE, Fields
+from record_maps.paths import NULL_VALUE, Fields, elements, opened
 from record_maps.spec import PersonalData
 
 Fate = Literal["kept", "hashed", "removed"]
@@ -19,19 +19,25 @@ Fate = Literal["kept", "hashed", "removed"]
 NEVER: Final = frozenset({"time", "$insert_id"})  # neither tells a person; without them there is no event
 REMOVED: Final = "[removed]"
 _TEXTS: Final = {
-    "email": r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])",
-    "ip": r"(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4})(?![\w:]|\.\d)",
+    # As in the query of a URL, the @ may be escaped.
+    "email": r"(?<![\w.+-])[\w.+-]{1,64}(?:@|%40)(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])",
+    # Of version 4 also behind `::ffff:` and before a port.
+    "ip": r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)"
+    r"|(?<![\w.:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]|\.\d)",
     "phone": r"(?<![\w+])\+[1-9](?:[ ().-]{0,2}\d){6,14}(?!\d)",
     "card": r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)",
 }
 # What bytes without these have no match in them. An escape can stand for any character.
 _MAYBE: Final = {
-    "email": rb"@|\\",
+    "email": rb"@|%40|\\",
     "ip": rb"\d\.\d{1,3}\.\d|[0-9A-Fa-f]?:[0-9A-Fa-f]{0,4}:|\\",
     "phone": rb"\+[1-9]|\\",
     "card": rb"\d(?:[ -]?\d){12}|\\",
 }
 _encode: Final = msgspec.json.Encoder().encode
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
+_CONTAINERS: Final = frozenset(b"{[")
+_NOTHING: Final = (NULL_VALUE, msgspec.Raw(b'""'))  # nobody's; the hash of it would look like somebody
 _fields: Final = msgspec.json.Decoder(Fields).decode
 _elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text: Final = msgspec.json.Decoder(str).decode
@@ -61,31 +67,58 @@ class PersonalDataRule:
     def applied(self, properties: Fields) -> Fields:
         """Returns the properties without the personal data."""
         if self._hashed or self._removed:
-            properties = self._by_names(properties)
+            properties = self._by_names(properties, "")
         if self._traces and self._may_match(_encode(properties)):
             properties = self._by_patterns(properties)
         return properties
 
+    def applied_to_text(self, raw: msgspec.Raw) -> msgspec.Raw:
+        """Returns a text, like the name of an event, with what the patterns find replaced."""
+        if not (self._traces and self._may_match(bytes(raw))):
+            return raw
+        try:
+            text = _text(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return raw  # it is refused for what it is
+        return msgspec.Raw(_encode(self._cleaned(text)))
+
     def _may_match(self, json: bytes) -> bool:
         return any(search(json) is not None for search in self._traces)
 
-    def _by_names(self, properties: Fields) -> Fields:
+    def _by_names(self, fields: Fields, path: str) -> Fields:
+        """Returns the fields of the properties, or of an object in them, without those that names tell of."""
         found: Fields = {}
-        for name, value in properties.items():
-            fate = self._fates.get(name) or self._fate_of(name)
-            if fate == "kept" or (fate == "hashed" and value == NULL_VALUE):
-                found[name] = value
+        for name, value in fields.items():
+            where = path + name
+            fate = self._fates.get(where) or self._fate_of(where, name)
+            if fate == "kept":
+                found[name] = self._inside(value, where) if memoryview(value)[0] in _CONTAINERS else value
             elif fate == "hashed":
-                found[name] = self._hash_of(value)
+                found[name] = value if value in _NOTHING else self._hash_of(value)
         return found
 
-    def _fate_of(self, name: str) -> Fate:
+    def _inside(self, raw: msgspec.Raw, path: str) -> msgspec.Raw:
+        """Returns an object or a list without what the names of fields in it tell of."""
+        fields = opened(raw)
+        if fields is not None:
+            new = self._by_names(fields, f"{path}.")
+            return raw if new == fields else msgspec.Raw(_encode(new))
+        if b"{" not in bytes(raw):
+            return raw
+        inner = list(elements(raw))
+        made = [self._inside(one, path) if memoryview(one)[0] in _CONTAINERS else one for one in inner]
+        return raw if made == inner else msgspec.Raw(_encode(made))
+
+    def _fate_of(self, where: str, name: str) -> Fate:
+        """Returns what becomes of a field, by its own name or with those of the objects that it lies in."""
         if len(self._fates) >= MOST_NAMES:
             self._fates.clear()
         fate: Fate = "kept"
-        if name not in NEVER:
-            fate = "hashed" if name in self._hashed else "removed" if name in self._removed else "kept"
-        self._fates[name] = fate
+        if where not in NEVER:
+            names = (name, where)
+            is_hashed = any(name in self._hashed for name in names)
+            fate = "hashed" if is_hashed else "removed" if any(n in self._removed for n in names) else "kept"
+        self._fates[where] = fate
         return fate
 
     def _by_patterns(self, properties: Fields) -> Fields:
@@ -95,7 +128,7 @@ class PersonalDataRule:
             if name not in NEVER and self._may_match(bytes(value)):
                 new = self._without_matches(value)
             if new is not None:
-                found[name] = new
+                found[self._cleaned(name)] = new
         return found
 
     def _without_matches(self, raw: msgspec.Raw) -> msgspec.Raw | None:
@@ -121,16 +154,23 @@ class PersonalDataRule:
         return value
 
     def _hash_of(self, raw: msgspec.Raw) -> msgspec.Raw:
-        """Returns the hash of a text, or of another value's JSON."""
+        """Returns the hash of a text, or of another value's JSON with its keys in order."""
         try:
             text = _text(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            text = bytes(raw).decode("utf-8", "surrogateescape")
+            text = _sorted_json(raw).decode("utf-8", "surrogateescape")
         return msgspec.Raw(_encode(self._digest(text)))
 
     def _digest(self, text: str) -> str:
         """Returns the HMAC-SHA256 of a text, in hex: without the salt nobody can try values out."""
         return hmac.digest(self._salt, text.encode("utf-8", "surrogateescape"), "sha256").hex()
+
+
+def _sorted_json(raw: msgspec.Raw) -> bytes:
+    try:
+        return _encode_sorted(_exact(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return bytes(raw)  # no JSON: it is refused for that, and not sent
 
 
 Replace = Callable[[Callable[[str], str], str], str]

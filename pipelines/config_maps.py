@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import zoneinfo
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mixpanel_http.secret_refs import SecretRef
-from pipelines.config_fields import DatesConfig, Reference, Section
+from pipelines.config_fields import DatesConfig, Section
+from pipelines.config_map_mistakes import mistakes
+from pipelines.config_personal_data import PersonalDataConfig
 from record_maps.functions import fingerprint, load_function
 from record_maps.known_dialects import DIALECTS
 from record_maps.spec import (
     MIXPANEL_SHAPE,
     RECIPE,
+    ROWS,
     Const,
     EventNames,
     Flatten,
     MapSpec,
-    PersonalData,
-    Traits,
+    Spread,
     Value,
-    check_time_format,
     is_function_name,
     parse_const,
     parse_property,
     parse_value,
     refine,
 )
+from record_maps.times import check_time_format
 
 ALL: Final = "all"
+MOST_OFFSET_S: Final = 3_155_760_000  # a hundred years
 
 
 def _map_source(given: object) -> object:
@@ -59,7 +62,9 @@ def _zone(given: str) -> str:
     try:
         zoneinfo.ZoneInfo(given)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{given!r} is no time zone; they are called like Europe/Berlin or UTC") from None
+        raise ValueError(
+            f"{given!r} is no time zone; they are called like Europe/Berlin or UTC, and Etc/GMT-1 is +01:00"
+        ) from None
     return given
 
 
@@ -95,7 +100,7 @@ class MapTimeConfig(Section):
     wall_clock: bool = Field(
         False, description="numbers count what a clock in `zone` showed, as if that were UTC"
     )
-    offset: float = Field(0.0, description="seconds added to every time")
+    offset: float = Field(0.0, ge=-MOST_OFFSET_S, le=MOST_OFFSET_S, description="seconds added to every time")
 
 
 class MapEventsConfig(Section):
@@ -113,38 +118,6 @@ class MapFlattenConfig(Section):
     depth: int = Field(10, ge=1, le=100, description="levels; what lies deeper stays an object")
 
 
-class TraitsConfig(Section):
-    """What personal data is told by."""
-
-    keys: list[str] = Field(default_factory=list, description="names of properties, globs, in any case")
-    patterns: list[Literal["email", "ip", "phone", "card"]] = Field(
-        default_factory=list, description="what is found anywhere in texts"
-    )
-
-    def to_traits(self) -> Traits:
-        """Returns the same for the map."""
-        return Traits(tuple(self.keys), tuple(self.patterns))
-
-
-class PersonalDataConfig(Section):
-    """What becomes of personal data."""
-
-    hash: TraitsConfig = Field(default_factory=TraitsConfig, description="replaced by a salted hash")
-    remove: TraitsConfig = Field(default_factory=TraitsConfig, description="removed")
-    salt: Reference | None = Field(None, description="reference to the secret salt, for `hash`")
-
-    @model_validator(mode="after")
-    def _salted(self) -> PersonalDataConfig:
-        if bool(self.hash.keys or self.hash.patterns) != (self.salt is not None):
-            raise ValueError("hash and salt go together: without a secret salt, values can be tried out")
-        return self
-
-    def to_personal_data(self) -> PersonalData:
-        """Returns the same for the map."""
-        salt = SecretRef(self.salt) if self.salt is not None else None
-        return PersonalData(self.hash.to_traits(), self.remove.to_traits(), salt)
-
-
 class MapConfig(Section):
     """How records of another shape become Mixpanel's; only what is given is touched."""
 
@@ -155,10 +128,12 @@ class MapConfig(Section):
     event: Source | None = Field(
         None, description="the event's name; without it records have Mixpanel's shape"
     )
-    time: MapTimeConfig | None = Field(None, description="when; see below")
-    distinct_id: Source | None = Field(None, description="who")
+    time: MapTimeConfig | None = Field(None, description="when, else what `time` says; see below")
+    distinct_id: Source | None = Field(None, description="who, else what `distinct_id` says")
     insert_id: Source | None = Field(
-        None, alias="$insert_id", description="the event's own id; else one is made"
+        None,
+        alias="$insert_id",
+        description="the event's own id, else what `$insert_id` says, or one is made",
     )
     properties: Properties = Field(
         ALL, description="`all`, or names with where each comes from; `*` for all others"
@@ -216,6 +191,21 @@ class MapConfig(Section):
                         "event is required, unless the records have Mixpanel's shape: then all others lie "
                         "below properties, like properties.time"
                     )
+            for name, given in ({} if self.properties == ALL else self.properties).items():
+                if not _lies_in_shape(parse_property(name, given), "event"):
+                    raise ValueError(
+                        f"properties: {name}: without event, records have Mixpanel's shape: paths are like "
+                        "properties.plan, and all properties are properties.*"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_meant(self) -> MapConfig:
+        event = parse_value(self.event) if self.event is not None else ()
+        properties = {} if self.properties == ALL else self.properties
+        problems = list(mistakes(event, properties, self.rename, self.drop, self.tags))
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @property
@@ -239,7 +229,7 @@ class MapConfig(Section):
 
     def to_spec(self) -> MapSpec:
         """Returns the map: what is given here, on what the dialect or Mixpanel's own shape says."""
-        base = DIALECTS[self.dialect].spec if self.dialect else MapSpec() if self.event else MIXPANEL_SHAPE
+        base = DIALECTS[self.dialect].spec if self.dialect else ROWS if self.event else MIXPANEL_SHAPE
         given: dict[str, Any] = {}
         for name in ("event", "distinct_id", "insert_id"):
             value = getattr(self, name)
@@ -297,5 +287,8 @@ def _time_given(time: MapTimeConfig) -> dict[str, Any]:
     return given
 
 
-def _lies_in_shape(value: Value) -> bool:
-    return all(isinstance(source, Const) or source[0] == "properties" for source in value)
+def _lies_in_shape(value: Value | Spread, *beside: str) -> bool:
+    """Returns whether a value comes from an event's properties, or from a field of the event named beside."""
+    if isinstance(value, Spread):
+        return value.path[:1] == ("properties",)
+    return all(isinstance(source, Const) or source[0] in ("properties", *beside) for source in value)

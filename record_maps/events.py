@@ -75,6 +75,7 @@ class EventMaker:
             properties["$insert_id"] = _as_insert_id(insert_id)
         if self._personal:
             properties = self._personal.applied(properties)
+            event = None if event is None else self._personal.applied_to_text(event)
         if event is None:
             return _encode({"properties": properties})
         return _encode({"event": event, "properties": properties})

@@ -16,10 +16,16 @@ _OPENING: Final = ord("{")
 def flattened(properties: Fields, how: Flatten) -> Fields:
     """Returns the properties with each object in them replaced by its own fields; lists stay.
 
+    A property that has a name by itself wins over one that comes by it here, however they are ordered.
+
     >>> sorted(flattened({"a": msgspec.Raw(b'{"b":{"c":1},"d":[{}]}')}, Flatten(separator="_")))
     ['a_b_c', 'a_d']
     """
-    return dict(_leaves(properties, "", how.separator, how.depth))
+    found = dict(_leaves(properties, "", how.separator, how.depth))
+    for name in found.keys() & properties.keys():
+        if found[name] != properties[name]:
+            found[name] = properties[name]
+    return found
 
 
 def _leaves(fields: Fields, prefix: str, separator: str, depth: int) -> Iterator[tuple[str, msgspec.Raw]]:

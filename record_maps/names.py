@@ -5,7 +5,10 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Final, TypeVar
+
+from record_maps.paths import NULL_VALUE
 
 T = TypeVar("T")
 
@@ -38,11 +41,16 @@ class NameRules:
         """Takes globs of what to keep, if not all, and of what to drop, by new names; and the new names."""
         self._drop_globs = tuple(drop)
         self._keep, self._drop, self._rename = NameList(keep), NameList(self._drop_globs), rename or {}
+        self._order = {name: place for place, name in enumerate(self._rename)}
 
     def applied(self, name: str) -> str | None:
         """Returns the new name, or None where the property is left out."""
         new = self._rename.get(name, name)
         return new if new not in self._drop and (not self._keep or new in self._keep) else None
+
+    def place(self, name: str) -> int | None:
+        """Returns the place of a name among those that get new ones, or None if it keeps its own."""
+        return self._order.get(name)
 
     def plain(self) -> tuple[frozenset[str], dict[str, str]] | None:
         """Returns which names are left out and what the others become; None where globs have to be tried."""
@@ -52,12 +60,27 @@ class NameRules:
         renamed = {old: new for old, new in self._rename.items() if old not in left_out}
         return frozenset({*self._drop_globs, *left_out} - renamed.keys()), renamed
 
+    def __bool__(self) -> bool:
+        """True if any name gets a new one."""
+        return bool(self._rename)
+
+
+def _add(found: dict[str, T], moved: Iterable[tuple[str, T]]) -> None:
+    for new, value in moved:
+        if value != NULL_VALUE or new not in found:
+            found[new] = value
+
 
 _HAS_GLOB: Final = re.compile(r"[*?\[]").search
 
 
 class FieldNames:
-    """From the fields of an object to properties: which are left out, and what the others are called."""
+    """From the fields of an object to properties: which are left out, and what the others are called.
+
+    Where several get one name, a field that had another name before wins over one that has it from the
+    beginning, and the later new name over the earlier; but nothing wins by being null. In which order the
+    fields stand does not matter.
+    """
 
     def __init__(
         self, rules: NameRules, prefix: str = "", suffix: str = "", without: frozenset[str] = frozenset()
@@ -67,18 +90,34 @@ class FieldNames:
         plain = None if prefix or suffix else rules.plain()
         self._left_out = without | plain[0] if plain else None
         self._renamed = plain[1] if plain else {}
+        self._renames = bool(rules)
         self._known: dict[str, str | None] = {}
 
     def properties(self, fields: dict[str, T]) -> dict[str, T]:
         """Returns an object's properties; where there are no globs, names are not looked at one by one."""
         if self._left_out is None:
-            return {new: value for name, value in fields.items() if (new := self.of(name)) is not None}
+            return self._one_by_one(fields)
         found = fields.copy()
         for name in self._left_out & fields.keys():
             del found[name]
         if self._renamed:
             moved = [(new, found.pop(old)) for old, new in self._renamed.items() if old in found]
-            found.update(moved)
+            _add(found, moved)
+        return found
+
+    def _one_by_one(self, fields: dict[str, T]) -> dict[str, T]:
+        if not self._renames:
+            return {new: value for name, value in fields.items() if (new := self.of(name)) is not None}
+        found: dict[str, T] = {}
+        moved: list[tuple[int, str, T]] = []
+        for name, value in fields.items():
+            new = self.of(name)
+            place = self._rules.place(f"{self._prefix}{name}{self._suffix}")
+            if new is not None and place is None:
+                found[new] = value
+            elif new is not None and place is not None:
+                moved.append((place, new, value))
+        _add(found, ((new, value) for _, new, value in sorted(moved, key=itemgetter(0))))
         return found
 
     def of(self, name: str) -> str | None:

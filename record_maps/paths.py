@@ -32,6 +32,8 @@ def parse_path(text: str) -> Path:
     Raises:
         ValueError: if it is no path, with where it stops being one.
     """
+    if text.startswith(("$.", "$[")):
+        raise ValueError(f"{text!r}: a path begins with a key of the record, without $")
     steps: list[str | int] = []
     position = 0
     while position < len(text) or not steps:

@@ -55,6 +55,8 @@ class PropertyMaker:
             if not path:
                 for key in row.used:
                     spread.pop(names.of(key) or "", None)
+            if properties and NULL_VALUE in spread.values():
+                spread = {n: v for n, v in spread.items() if v != NULL_VALUE or n not in properties}
             properties = properties | spread if properties else spread
         for name, get in self._named:
             value = get(row)

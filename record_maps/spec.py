@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -187,6 +188,11 @@ MIXPANEL_SHAPE: Final = MapSpec(
 )
 """Records that are Mixpanel's events already; what a map without `event` and `dialect` begins with."""
 
+ROWS: Final = MapSpec(
+    time=TimeSpec((("time",),)), distinct_id=(("distinct_id",),), insert_id=(("$insert_id",),)
+)
+"""Rows with fields that are called as Mixpanel calls them; what a map with `event` begins with."""
+
 
 def parse_value(given: object) -> Value:
     """Returns where a value comes from, as a map says it: a path, a constant, or a list of these.
@@ -237,13 +243,6 @@ def parse_const(given: object) -> bytes:
         ) from None
 
 
-def check_time_format(given: str) -> str:
-    """Returns the name of a format or a pattern, or raises a ValueError that says what there is."""
-    if given not in TIME_FORMATS and "%" not in given:
-        raise ValueError(f"must be one of {', '.join(TIME_FORMATS)}, or a pattern like %d.%m.%Y %H:%M:%S")
-    return given
-
-
 def refine(base: MapSpec, given: Mapping[str, Any]) -> MapSpec:
     """Returns a map in which what is given replaces or is added to what a base map says.
 
@@ -283,4 +282,8 @@ def _single(given: object) -> tuple[Source]:
 def _checked(given: object) -> object:
     if isinstance(given, dt.date):
         raise TypeError("a date in YAML is text in JSON: quote it")
+    if isinstance(given, float) and not math.isfinite(given):
+        raise TypeError("JSON has no form for it")
+    for inner in given.values() if isinstance(given, dict) else given if isinstance(given, list) else ():
+        _checked(inner)
     return given

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from mixpanel_http.verdicts import Reason, RecordRefused
-from record_maps.spec import TimeSpec
+from record_maps.spec import TIME_FORMATS, TimeSpec
 
 FIELD: Final = "properties.time"
 Moment = tuple[msgspec.Raw, float]
@@ -22,6 +22,7 @@ _UTC_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _EPOCH: Final = _UTC_EPOCH.replace(tzinfo=None)
 _MS: Final = dt.timedelta(milliseconds=1)
 _iso: Final = msgspec.json.Decoder(dt.datetime).decode
+_encode: Final = msgspec.json.Encoder().encode
 _scalar: Final[Callable[[msgspec.Raw], str | int | float]] = msgspec.json.Decoder(str | int | float).decode
 # What exports write beside RFC 3339: no time of day, no seconds, a comma, any fraction, UTC in letters.
 _ISO: Final = re.compile(
@@ -31,6 +32,8 @@ _ISO: Final = re.compile(
 ).fullmatch
 _NUMBER: Final = re.compile(r"-?\d{1,20}(\.\d+)?").fullmatch
 # Units of `auto`, by size: up to the year 5138 in each, from 1973 on.
+_HOURS: Final = 24
+_MINUTES: Final = 60
 _AUTO_MS: Final = 1e11
 _AUTO_US: Final = 1e14
 _AUTO_NS: Final = 1e17
@@ -47,13 +50,20 @@ def compile_time(spec: TimeSpec) -> Callable[[msgspec.Raw], Moment]:
     add_ms = round(spec.offset_s * 1000)
 
     def from_text(text: str) -> Moment:
-        if "%" in spec.format:
+        if is_pattern:
             return sent(_of_pattern(text, spec.format, zone))
         return sent(_of_iso(text, zone))
 
     def from_number(value: float, raw: msgspec.Raw | None) -> Moment:
-        per_second = _PER_SECOND.get(spec.format) or unit_of(value)
-        if raw is not None and per_second <= 1000 and not add_ms and not spec.wall_clock:
+        by_size = unit_of(value)
+        per_second = declared or by_size
+        if (
+            per_second == by_size
+            and raw is not None
+            and per_second <= 1000
+            and not add_ms
+            and not spec.wall_clock
+        ):
             return raw, value / per_second
         ms = value * 1000 // per_second
         if spec.wall_clock and zone is not None:
@@ -62,8 +72,12 @@ def compile_time(spec: TimeSpec) -> Callable[[msgspec.Raw], Moment]:
 
     def sent(ms: int) -> Moment:
         total = ms + add_ms
+        if abs(total) < _AUTO_MS:  # Mixpanel takes so few milliseconds for seconds
+            return msgspec.Raw(_encode(total / 1000 if total % 1000 else total // 1000)), total / 1000
         return msgspec.Raw(b"%d" % total), total / 1000
 
+    declared = _PER_SECOND.get(spec.format)
+    is_pattern = "%" in spec.format
     may_be_iso = spec.format in ("auto", "iso8601")
 
     def read(raw: msgspec.Raw) -> Moment:
@@ -75,15 +89,40 @@ def compile_time(spec: TimeSpec) -> Callable[[msgspec.Raw], Moment]:
             else:
                 return sent(_ms_of(moment, zone))
         value = _value(raw)
+        if is_pattern:
+            return from_text(str(value))  # a day like 20240305 may be a number
         if isinstance(value, str):
-            if "%" in spec.format or spec.format == "iso8601" or not _NUMBER(value):
+            if spec.format == "iso8601" or not (declared or _NUMBER(value)):
                 return from_text(value)
+            if not _NUMBER(value):
+                _refuse(f"text that is no number of {spec.format}")
             return from_number(float(value) if "." in value else int(value), None)
-        if spec.format == "iso8601" or "%" in spec.format:
+        if spec.format == "iso8601":
             _refuse("a number, where text is expected")
         return from_number(value, raw)
 
     return read
+
+
+def check_time_format(given: str) -> str:
+    """Returns the name of a format or a pattern, or raises a ValueError that says what there is."""
+    if given in TIME_FORMATS:
+        return given
+    if "%" not in given:
+        raise ValueError(f"must be one of {', '.join(TIME_FORMATS)}, or a pattern like %d.%m.%Y %H:%M:%S")
+    directives = set(_DIRECTIVES(given))
+    unknown = sorted(directives - _KNOWN_DIRECTIVES)
+    if unknown:
+        raise ValueError(f"{unknown[0]} stands for nothing in a pattern; one looks like %d.%m.%Y %H:%M:%S")
+    if not directives & _YEARS:
+        raise ValueError(f"a pattern without a year (%Y) makes no time of {given!r}")
+    return given
+
+
+_DIRECTIVES: Final = re.compile(r"%.?", re.DOTALL).findall
+# https://docs.python.org/3/library/datetime.html#format-codes
+_KNOWN_DIRECTIVES: Final = frozenset(f"%{code}" for code in "aAwdbBmyYHIpMSfzZjUWcxXGuV%")
+_YEARS: Final = frozenset({"%Y", "%y", "%c", "%x", "%G"})
 
 
 @lru_cache(maxsize=1024)
@@ -141,6 +180,8 @@ def iso_clock(text: str) -> tuple[dt.datetime, dt.timedelta | None, bool]:
         _refuse("a time that does not exist")
     if not sign:
         return clock, None, bool(utc)
+    if int(hours) >= _HOURS or int(minutes or 0) >= _MINUTES:
+        _refuse("a time with an offset that does not exist")
     shift = dt.timedelta(hours=int(hours), minutes=int(minutes or 0))
     return clock, shift if sign == "+" else -shift, False
 

@@ -1,9 +1,11 @@
 """Maps in configurations: what is wrong with one is told at once."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from record_maps.mapper import compile_map
 from tests.configurations import LOCAL, Load, errors_of
 
 MAPPED = LOCAL + "records:\n  map:\n"
@@ -47,6 +49,21 @@ def test_all_that_is_wrong_with_a_map_is_told_at_once(load: Load) -> None:
     [
         ("    personal_data: {hash: {keys: [a]}}\n", "hash and salt go together"),
         ("    personal_data: {hash: {keys: [a]}, salt: plain}\n", "by reference only"),
+        ("    event: $.name\n", "a path begins with a key of the record, without $"),
+        ("    event: {const: 7}\n", "a constant name must be text"),
+        ("    event: n\n    rename: {at: time}\n", "rename: time has a key of its own, records.map.time"),
+        ("    event: n\n    properties: {$insert_id: id}\n", "records.map.$insert_id"),
+        ("    event: n\n    tags: {distinct_id: x}\n", "tags: distinct_id has a key of its own"),
+        ("    event: n\n    tags: {a: {b: {c: {d: {}}}}}\n", "must not nest deeper than 3 levels"),
+        ("    event: n\n    rename: {a: ' '}\n", "must not be blank"),
+        ("    event: n\n    rename: {a: b}\n    drop: [a]\n", "a is renamed to b, and drop takes new names"),
+        ("    event: n\n    time: {format: '%d.%m.'}\n", "a pattern without a year"),
+        ("    event: n\n    time: {offset: 1.0e30}\n", "records.map.time.offset"),
+        (
+            "    properties: {plan: user.plan}\n",
+            "properties: plan: without event, records have Mixpanel's shape",
+        ),
+        ("    properties: {'*': '*'}\n", "all properties are properties.*"),
         ("    distinct_id: user\n", "event is required, unless the records have Mixpanel's shape"),
         ("    function: no_such_module_here:f\n", "no_such_module_here cannot be imported"),
         ("    dialect: snowplow\n", "reads the lines itself; give source.format: ndjson"),
@@ -73,3 +90,40 @@ def test_a_map_without_event_keeps_mixpanels_shape(load: Load) -> None:
     assert declared is not None
     assert declared.to_spec().time.value == (("properties", "time"),)
     assert declared.to_spec().time.zone == "Europe/Berlin"
+
+
+def test_fields_that_are_called_as_mixpanel_calls_them_need_not_be_named(load: Load) -> None:
+    declared = load(MAPPED + "    event: name\n    time: {format: '%d.%m.%Y'}\n").records.map
+    assert declared is not None
+
+    (line,) = (
+        compile_map(declared.to_spec())
+        .map_lines([b'{"name":"a","time":"05.03.2024","distinct_id":7,"$insert_id":"i_1","x":1}'])
+        .lines
+    )
+    made = json.loads(line)["properties"]
+    assert (made["time"], made["distinct_id"], made["x"]) == (1709596800000, "7", 1)
+    assert len(made["$insert_id"]) == 32
+
+
+def test_dates_hold_also_where_the_time_is_not_named(load: Load) -> None:
+    days = "    dates: {from: 2024-03-05, to: 2024-03-05}\n"
+    declared = load(MAPPED + "    event: name\n" + days).records.map
+    assert declared is not None
+
+    mapped = compile_map(declared.to_spec()).map_lines(
+        [
+            b'{"name":"a","time":1709683200,"distinct_id":"u"}',
+            b'{"name":"a","time":1709683199,"distinct_id":"u"}',
+        ]
+    )
+    assert mapped.filtered == [(0, "date")]
+
+
+@pytest.mark.parametrize("text", ["def f(): return None", "async def f(record): return record"])
+def test_a_function_that_cannot_take_a_record_is_refused(load: Load, tmp_path: Path, text: str) -> None:
+    module = f"takes_none_{len(text)}"
+    (tmp_path / f"{module}.py").write_text(text + "\n")
+
+    (error,) = errors_of(load, MAPPED + f"    function: {module}:f\n")
+    assert "must be callable with one record, and not be async" in error

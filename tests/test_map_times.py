@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixpanel_http.event_rules import is_time_in_range
 from mixpanel_http.verdicts import RecordRefused
-from record_maps.spec import TimeSpec, check_time_format
-from record_maps.times import compile_time, day_start
+from record_maps.spec import TimeSpec
+from record_maps.times import check_time_format, compile_time, day_start
 
 DAYS = st.dates(dt.date(1971, 1, 2), dt.date(2037, 12, 31))
 CLOCKS = st.builds(dt.datetime.combine, DAYS, st.times())
@@ -86,6 +87,24 @@ def test_numbers_that_mixpanel_takes_stay_as_they_came() -> None:
     assert token('"1709627400"', "seconds") == b"1709627400000"
 
 
+def test_a_number_of_another_size_than_the_declared_unit_is_not_taken_for_what_it_looks_like() -> None:
+    assert token("1709627400123", "seconds") == b"1709627400123000"
+    assert token("1709627400", "milliseconds") == b"1709627.4"
+
+
+@pytest.mark.parametrize("text", ["1972-01-01T00:00:00Z", "1971-01-01T00:00:00.250Z", "1973-03-03"])
+def test_a_time_of_which_the_milliseconds_would_look_like_seconds_is_sent_in_seconds(text: str) -> None:
+    exact = dt.datetime.fromisoformat(text).replace(tzinfo=dt.timezone.utc).timestamp()
+    sent = float(token(json.dumps(text)))
+
+    assert sent == exact
+    assert is_time_in_range(sent, 1.7e9)
+
+
+def test_a_day_in_digits_may_be_a_number() -> None:
+    assert read(20240305, "%Y%m%d") == read("20240305", "%Y%m%d") == day_start(dt.date(2024, 3, 5))
+
+
 def test_microseconds_become_milliseconds() -> None:
     assert token("1709627400123456", "microseconds") == b"1709627400123"
 
@@ -100,7 +119,9 @@ def test_microseconds_become_milliseconds() -> None:
         ("yesterday", "auto", "no time in ISO 8601"),
         ("05.03.2024", "auto", "no time in ISO 8601"),
         ("31.02.2024", "%d.%m.%Y", "no time in the format"),
-        (20240305, "%Y%m%d", "where text is expected"),
+        ("2024-03-05T09:30:00+99:99", "auto", "an offset that does not exist"),
+        ("2024-03-05T09:30:00+24:00", "auto", "an offset that does not exist"),
+        ("1e9", "seconds", "no number of seconds"),
         (1709627400, "iso8601", "where text is expected"),
         (True, "auto", "neither text nor a number"),
         ([1], "auto", "neither text nor a number"),
@@ -139,3 +160,12 @@ def test_a_day_begins_at_midnight_in_utc() -> None:
 def test_a_format_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="must be one of auto, iso8601"):
         check_time_format("epoch")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [("%Q", "%Q stands for nothing"), ("%d.%m.", "without a year"), ("%Y-%", "% stands for nothing")],
+)
+def test_a_pattern_that_no_time_fits_is_refused(pattern: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_time_format(pattern)

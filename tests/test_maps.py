@@ -215,6 +215,47 @@ def test_names_are_matched_after_they_are_renamed() -> None:
     assert set(event_of(spec, row(a=1, x1=1, x22=1))["properties"]) == {"x22", "time", "distinct_id"}
 
 
+@pytest.mark.parametrize("globs", [(), ("zz*",)])
+def test_of_two_with_one_new_name_the_later_counts_unless_it_is_null(globs: tuple[str, ...]) -> None:
+    spec = refine(FLAT, {"rename": (("a", "c"), ("b", "c")), "drop": globs})
+
+    def c(**fields: Any) -> Any:
+        made, turned = (
+            event_of(spec, {**row(), **dict(items)})["properties"]
+            for items in (fields.items(), reversed(fields.items()))
+        )
+        assert made == turned
+        return made["c"]
+
+    assert c(a=1, b=2) == 2
+    assert c(a=1, b=None) == 1
+    assert c(a=1, c=3) == 1
+    assert c(c=3, a=None) == 3
+    assert c(a=None) is None
+
+
+@pytest.mark.parametrize("globs", [(), ("zz*",)])
+def test_names_can_be_swapped(globs: tuple[str, ...]) -> None:
+    spec = refine(FLAT, {"rename": (("a", "b"), ("b", "a")), "drop": globs})
+
+    properties = event_of(spec, row(a=1, b=2))["properties"]
+    assert (properties["a"], properties["b"]) == (2, 1)
+
+
+def test_no_object_wins_over_another_by_a_null() -> None:
+    spec = refine(FLAT, {"properties": (("*", parse_property("*", "traits.*")),)})
+
+    assert event_of(spec, row(plan="pro", traits={"plan": None, "age": None}))["properties"]["plan"] == "pro"
+    assert event_of(spec, row(plan="pro", traits={"plan": "x"}))["properties"]["plan"] == "x"
+
+
+def test_a_property_with_a_name_of_its_own_wins_over_a_flattened_one() -> None:
+    spec = refine(FLAT, {"flatten": Flatten()})
+
+    for fields in ({"a": {"b": 1}, "a.b": 2}, {"a.b": 2, "a": {"b": 1}}):
+        assert event_of(spec, row(**fields))["properties"]["a.b"] == 2
+
+
 def test_only_what_is_to_be_kept_is_kept_and_the_event_itself() -> None:
     spec = refine(FLAT, {"keep": ("a*",)})
 

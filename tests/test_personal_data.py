@@ -38,7 +38,10 @@ def salted(monkeypatch: pytest.MonkeyPatch) -> SecretRef:
 
 
 def test_a_key_counts_wherever_it_lies(salted: SecretRef) -> None:
-    nested = {"user": {"EMAIL": "a@x.org", "age": 3}, "seen": [[{"email": "b@x.org", "n": 1.50}], 2]}
+    nested: dict[str, Any] = {
+        "user": {"EMAIL": "a@x.org", "age": 3},
+        "seen": [[{"email": "b@x.org", "n": 1.50}], 2],
+    }
 
     removed = properties_of(PersonalData(remove=Traits(("email",))), **nested)
     hashed = properties_of(PersonalData(hash=Traits(("email",)), salt=salted), email="a@x.org", **nested)
@@ -131,7 +134,8 @@ def test_patterns_find_what_stands_in_addresses_and_logs(pattern: str, text: str
 
 def test_patterns_are_looked_for_in_names_too() -> None:
     personal = PersonalData(remove=Traits((), ("email",)))
-    event = event_of(personal, **{"e": "Mail to a@x.org", "b@x.org": 1, "n": {"c@x.org": 2}})
+    fields: dict[str, Any] = {"e": "Mail to a@x.org", "b@x.org": 1, "n": {"c@x.org": 2}}
+    event = event_of(personal, **fields)
 
     assert event["event"] == "Mail to [removed]"
     assert (event["properties"]["[removed]"], event["properties"]["n"]) == (1, {"[removed]": 2})

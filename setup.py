@@ -52,10 +52,11 @@ PACKAGES = [
 ]
 
 # The passes over bytes that cost most. Without a compiler the project does without, in about twice the CPU.
+NATIVE_PARTS = ["canonical", "cut_short", "events", "json", "scan"]
 NATIVE = Extension(
     "mixpanel_http._native",
-    sources=[f"native/{name}.c" for name in ("canonical", "events", "json", "module", "scan")],
-    depends=[f"native/{name}.h" for name in ("canonical", "events", "json", "scan", "stable_python")],
+    sources=[f"native/{name}.c" for name in (*NATIVE_PARTS, "module")],
+    depends=[f"native/{name}.h" for name in (*NATIVE_PARTS, "stable_python")],
     extra_compile_args=["-g0"],  # what is for debuggers names the folder it was built in
     py_limited_api=True,
     optional=True,

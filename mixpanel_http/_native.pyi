@@ -51,14 +51,16 @@ class Scan:
         count: lines.
         suspects: the lines of which nothing is known.
         without_id: of the others, those without `$insert_id`.
+        cut_short: lines that are no JSON because they end too early; they are no suspects.
     """
 
     count: int
     suspects: list[int]
     without_id: list[int]
+    cut_short: list[int]
 
     def line(self, index: int, /) -> bytes:
-        """Returns a line: a suspect as it is, another without the white space around it."""
+        """Returns a line: as it is, an event without the white space around it."""
 
     def contents(self) -> list[bytes | None]:
         """Returns `canonical` of each line in `without_id`."""

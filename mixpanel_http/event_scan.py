@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from mixpanel_http.compiled import extension
 from mixpanel_http.event_rules import DEFAULTED_IP, STAMPED_ID, EventRules, Place, check_event, make_id
 from mixpanel_http.insert_ids import content_id, id_of_canonical, located
 from mixpanel_http.prepared import PreparedRecords
-from mixpanel_http.record_syntax import syntax_problem
+from mixpanel_http.record_syntax import CUT_SHORT, syntax_problem
 from mixpanel_http.verdicts import Reason, RecordRefused, Rejection
 
 if TYPE_CHECKING:
@@ -68,8 +69,10 @@ class _Preparation:
         self._rules = rules
         self._now_s = now_s
         self._place = place
-        self._out: set[int] = set()  # lines that are not sent
-        self._rejections: list[Rejection] = []
+        self._out = set(scan.cut_short)  # lines that are not sent
+        self._rejections = list(
+            map(Rejection, scan.cut_short, repeat(_INVALID_JSON), repeat(None), repeat(CUT_SHORT))
+        )
         self._stamped: list[str] = []
         self._alterations: Counter[str] = Counter()
 
@@ -96,7 +99,7 @@ class _Preparation:
         if not line.strip(b" \t\r"):
             self._out.add(index)
             return None
-        problem = syntax_problem(line)
+        problem = syntax_problem(line) if len(line) < limits.MAX_RECORD_BYTES else None
         if problem is not None:
             self._out.add(index)
             self._rejections.append(Rejection(index, _INVALID_JSON, None, problem))

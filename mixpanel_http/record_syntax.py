@@ -15,9 +15,9 @@ from mixpanel_http.insert_ids import LONGEST_INTEGER
 from mixpanel_http.verdicts import Reason, RecordRefused
 
 _check_syntax: Final = msgspec.json.Decoder(msgspec.Raw).decode  # decodes nothing
-_CUT_SHORT: Final = "Input data was truncated"  # all that came is JSON
-_NOT_JSON_CUT_SHORT: Final = f"not JSON: {_CUT_SHORT}"
-_BACKSLASH, _RETURN = b"\\\r"  # one byte is found several times faster as a number
+_TRUNCATED: Final = "Input data was truncated"  # all that came is JSON
+CUT_SHORT: Final = f"not JSON: {_TRUNCATED}"
+_BACKSLASH, _RETURN, _N, _I = b"\\\rNI"  # one byte is found many times faster than a word
 raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode: Final = msgspec.json.Decoder(float_hook=float).decode  # takes 1e999 too, as infinity
 _shorten_numbers: Final = partial(re.compile(rb"([0-9]{%d})[0-9]+" % (LONGEST_INTEGER - 2)).sub, rb"\1")
@@ -72,9 +72,11 @@ def syntax_problem(line: bytes) -> str | None:
         return None
     if _BACKSLASH in line and b"\\u" in line:
         return None  # perhaps half a character, which some decoders take
-    if said == _CUT_SHORT and line[:1] == b"{" and _RETURN not in line:
-        return _NOT_JSON_CUT_SHORT
-    return None if b"NaN" in line or b"Infinity" in line else _not_json(line, said)
+    if said == _TRUNCATED and line[:1] == b"{" and _RETURN not in line:
+        return CUT_SHORT
+    if (_N in line and b"NaN" in line) or (_I in line and b"Infinity" in line):
+        return None
+    return _not_json(line, said)
 
 
 def refuse_utf8(line: bytes, position: int) -> NoReturn:
@@ -115,9 +117,9 @@ def _hint(line: bytes) -> str:
     """Returns what else to say of a line that is no JSON because of how its file was made."""
     if line.startswith(codecs.BOM_UTF8):
         return "; a byte order mark may only stand at the beginning of a file"
-    if b"}\r{" in line:
+    if _RETURN in line and b"}\r{" in line:
         return "; lines must end in LF or CRLF, not in CR alone"
-    if not line.strip(b"\0"):
+    if line.startswith(b"\0") and not line.strip(b"\0"):
         return "; the line is all NUL bytes, as a crash of the writer leaves them"
     return ""
 

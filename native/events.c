@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "cut_short.h"
+
 #define LONGEST_ESCAPE 6      /* characters, of a byte at least */
 #define TIME_DIGITS 15        /* milliseconds of the year 5138 and later have more */
 #define OTHER_MEMBERS 32      /* beside `event` and `properties` */
@@ -285,6 +287,7 @@ scan_line(const Byte *block, size_t start, size_t end, const Rules *rules)
     }
     const Byte *at = check_object(first, OTHER_MEMBERS, check_member, &seen, rules);
     if (at == NULL || skip_space(at + 1) != block + end || !is_event(&seen, rules)) {
+        line.findings = is_cut_short(first, block + end) ? CUT_SHORT : SUSPECT;
         return line;
     }
     line.start = (size_t)(first - block);

@@ -32,11 +32,12 @@ typedef enum {
     SUSPECT = 1,    /* nothing else is known of it */
     WITHOUT_ID = 2, /* has no `$insert_id` */
     WITHOUT_IP = 4,
+    CUT_SHORT = 8, /* no JSON, because it ends too early; it is no suspect then */
 } Finding;
 
 /* Where a line is, as offsets into its block. */
 typedef struct {
-    size_t start; /* without the white space around it, unless it is a suspect */
+    size_t start; /* without the white space around it, if it is an event */
     size_t end;
     size_t close; /* the `}` of its properties */
     unsigned findings; /* of `Finding` */

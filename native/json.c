@@ -136,30 +136,36 @@ skip_escape(const Byte *at)
 }
 
 const Byte *
+skip_text(const Byte *at, Text *text)
+{
+    text->start = at;
+    text->escaped = false;
+    for (;;) {
+        at = skip_plain(at);
+        const Byte *behind = NULL;
+        if (*at == '\\') {
+            text->escaped = true;
+            behind = skip_escape(at);
+        }
+        else if (*at != '"') {
+            behind = skip_utf8(at);
+        }
+        if (behind == NULL) {
+            text->end = at;
+            return at;
+        }
+        at = behind;
+    }
+}
+
+const Byte *
 skip_string(const Byte *at, Text *text)
 {
     if (*at != '"') {
         return NULL;
     }
-    text->start = ++at;
-    text->escaped = false;
-    for (;;) {
-        at = skip_plain(at);
-        if (*at == '"') {
-            text->end = at;
-            return at + 1;
-        }
-        if (*at == '\\') {
-            text->escaped = true;
-            at = skip_escape(at);
-        }
-        else {
-            at = skip_utf8(at);
-        }
-        if (at == NULL) {
-            return NULL;
-        }
-    }
+    at = skip_text(at + 1, text);
+    return *at == '"' ? at + 1 : NULL;
 }
 
 static const Byte *

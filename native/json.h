@@ -57,6 +57,9 @@ const Byte *skip_number(const Byte *at, Number *number);
 const Byte *skip_literal(const Byte *at); /* true, false, null */
 const Byte *skip_value(const Byte *at, Bounds bounds);
 
+/* Skips a string from behind its opening quote, up to the closing one or to whatever may not stand in it. */
+const Byte *skip_text(const Byte *at, Text *text);
+
 /* Writes a string's text without escapes, in UTF-8, and returns where it ends: never longer than the text. */
 Byte *unescape(Text text, Byte *out);
 

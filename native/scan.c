@@ -13,6 +13,7 @@ typedef struct {
     size_t size;
     PyObject *suspects;   /* list of int */
     PyObject *without_id; /* list of int */
+    PyObject *cut_short;  /* list of int */
     Py_ssize_t count;
     Line *lines;
 } Scan;
@@ -25,6 +26,7 @@ scan_dealloc(Scan *self)
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(self->suspects);
     Py_XDECREF(self->without_id);
+    Py_XDECREF(self->cut_short);
     free(self->lines);
     free(self->text);
     PyObject_Free(self);
@@ -256,6 +258,9 @@ put_lines(Body *body, const Scan *scan)
     body->size = 0;
     for (Py_ssize_t i = 0; i < scan->count; i++) {
         const Line *line = &scan->lines[i];
+        if (line->findings & CUT_SHORT) {
+            continue;
+        }
         if ((line->findings & SUSPECT ? put_suspect(body) : put_clean(body, scan->text, line)) < 0) {
             return -1;
         }
@@ -299,6 +304,7 @@ static PyMemberDef scan_members[] = {
     {"count", T_PYSSIZET, offsetof(Scan, count), READONLY, NULL},
     {"suspects", T_OBJECT_EX, offsetof(Scan, suspects), READONLY, NULL},
     {"without_id", T_OBJECT_EX, offsetof(Scan, without_id), READONLY, NULL},
+    {"cut_short", T_OBJECT_EX, offsetof(Scan, cut_short), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -337,14 +343,16 @@ new_scan(PyObject *block, const Rules *rules)
     scan->text = NULL;
     scan->lines = NULL;
     scan->count = 0;
-    scan->suspects = scan->without_id = NULL;
+    scan->suspects = scan->without_id = scan->cut_short = NULL;
     Py_BEGIN_ALLOW_THREADS
     done = scan_lines(scan, text, size, rules);
     Py_END_ALLOW_THREADS
     if (!done) {
         PyErr_NoMemory();
     }
-    else if ((scan->suspects = indices(scan, SUSPECT)) && (scan->without_id = indices(scan, WITHOUT_ID))) {
+    else if (
+        (scan->suspects = indices(scan, SUSPECT)) && (scan->without_id = indices(scan, WITHOUT_ID)) &&
+        (scan->cut_short = indices(scan, CUT_SHORT))) {
         return (PyObject *)scan;
     }
     Py_DECREF(scan);

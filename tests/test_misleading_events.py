@@ -224,3 +224,8 @@ def test_preparing_again_changes_nothing_more() -> None:
 
     assert (again.count, again.rejections, again.stamped_ids) == (once.count, (), ())
     assert again.alterations[DEFAULTED_IP] == 0
+
+
+@pytest.mark.parametrize("size", [(1 << 19) - 1, 1 << 19, (1 << 20) - 1, 1 << 20])
+def test_a_line_without_end_is_refused_for_its_size_first(size: int) -> None:
+    assert_each_line_is_judged_as_if_alone(b'{"a":"'.ljust(size, b"x"), ORDINARY)

@@ -10,8 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mixpanel_http.event_rules import EventRules, check_event
+from mixpanel_http.event_scan import scanner
 from mixpanel_http.insert_ids import canonical_by_parsing
-from tests.events import event, line
+from mixpanel_http.record_syntax import CUT_SHORT
+from mixpanel_http.verdicts import Reason, RecordRefused
+from tests.events import NOW, event, line
 
 native = pytest.importorskip("mixpanel_http._native", reason="the C extension is not built")
 
@@ -159,8 +163,6 @@ def test_any_bytes_are_told_truly_or_not_at_all(text: bytes) -> None:
 
 
 def test_too_few_answers_for_a_block_are_an_error() -> None:
-    from mixpanel_http.event_scan import scanner
-
     assert scanner is not None
     scan = scanner.scan(line(event(**{"$insert_id": 5})) + b"\nno event", 2_000_000_000, True)
     with pytest.raises(IndexError):
@@ -169,3 +171,58 @@ def test_too_few_answers_for_a_block_are_an_error() -> None:
         scan.line(2)
     with pytest.raises(TypeError):
         scanner.scan("text", 0, True)  # type: ignore[arg-type]
+
+
+# --- lines that end too early -------------------------------------------------------------------------------
+
+_NESTED: list[Any] = [1.5, {"b": "é\n", "c": [True, None, {}]}, []]
+WHOLE = json.dumps(event(a=_NESTED, z="\U0001f600"), ensure_ascii=False).encode()
+FOR_A_CLOSER_LOOK = (b"t", b"tr", b"tru", b"n", b"nu", b"nul", b".", b"\\")
+
+
+def assert_cut_short_is_told_truly(text: bytes) -> bool:
+    """Holds what is told of a line that is no event against the judge; returns whether it is cut short."""
+    assert scanner is not None
+    scan = scanner.scan(text, int(NOW) + 3600, True)
+    if scan.cut_short:
+        with pytest.raises(RecordRefused) as refused:
+            check_event(text, EventRules(), NOW)
+        assert (refused.value.reason, refused.value.message) == (Reason.INVALID_JSON, CUT_SHORT)
+        assert (scan.cut_short, scan.suspects, scan.body([], [], True)) == ([0], [], (b"", 0))
+    return bool(scan.cut_short)
+
+
+def test_an_event_that_is_cut_short_needs_no_second_look() -> None:
+    for size in range(1, len(WHOLE)):
+        start = WHOLE[:size]
+        told = assert_cut_short_is_told_truly(start)
+        assert told or start.endswith(FOR_A_CLOSER_LOOK) or WHOLE[size] & 0xC0 == 0x80
+        assert_cut_short_is_told_truly(b" " + start + b" \t\r ")
+    assert not assert_cut_short_is_told_truly(WHOLE)
+    assert assert_cut_short_is_told_truly(line(event(z="\U0001f600é"))[:-2])  # in escapes
+
+
+@settings(max_examples=100, deadline=None)
+@given(json_values, spellings, st.data())
+def test_json_that_is_cut_short_has_the_judges_reason(
+    value: Any, spelling: dict[str, Any], data: st.DataObject
+) -> None:
+    text = json.dumps({"event": value, "": [value]}, **spelling).encode(errors="replace")
+
+    assert_cut_short_is_told_truly(text[: data.draw(st.integers(0, len(text)))])
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text('[]{},:"\\u0e1-. \t\rtrNaInfinity\0é\ufeff', max_size=30), st.integers(0, 80))
+@example('{"a":NaN,"b":', 0)
+@example("}\r{", 0)
+def test_any_text_that_is_cut_short_has_the_judges_reason(text: str, size: int) -> None:
+    assert_cut_short_is_told_truly(text.encode())
+    assert_cut_short_is_told_truly(b'{"a":[' + text.encode())
+    assert_cut_short_is_told_truly(WHOLE[:size] + text.encode())
+
+
+@pytest.mark.parametrize("depth", [1, 31, 32, 33, 100_000])
+def test_deep_nesting_that_is_cut_short_is_told_or_left_to_the_judge(depth: int) -> None:
+    assert assert_cut_short_is_told_truly(b"[" * depth) == (depth <= 32)
+    assert assert_cut_short_is_told_truly(b'{"a":' * depth) == (depth <= 32)

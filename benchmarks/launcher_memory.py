@@ -36,6 +36,7 @@ from pipelines.ledger import Ledger
 from pipelines.state import StateFolder
 from transforms import storage
 from transforms.elements import BlockOutcome, FileNote, Segment, new_attempt_id
+from transforms.letters import LetterLines
 from transforms.tally import Tally
 
 PEAK_MIB = 500
@@ -82,7 +83,9 @@ def complete(folder: StateFolder, run: str, segments: Iterable[Segment]) -> None
         tally.parts.add_each("dead_lettered", every[:1])
         tally.parts.add_each("imported", every[1:])
         notes = (FileNote(0, segment.parts[0].uri, len(every), parts=len(every)),)
-        writer.record(BlockOutcome(segment.id, attempt, 0, tally, [b"{}"], notes=notes, end=True))
+        writer.record(
+            BlockOutcome(segment.id, attempt, 0, tally, LetterLines.of([b"{}"]), notes=notes, end=True)
+        )
         writer.commit()
 
 

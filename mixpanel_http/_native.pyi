@@ -78,3 +78,19 @@ class Scan:
 
 def canonical(text: bytes, /) -> bytes | None:
     """Returns `insert_ids.canonical` of a text, or None where that takes a closer look."""
+
+def letters(
+    block: bytes,
+    places: list[tuple[int, int, int]],
+    indices: list[int],
+    openings: list[bytes],
+    closings: list[bytes],
+    contents: list[bytes | None],
+    /,
+) -> bytes:
+    """Returns `transforms.letters.letters_by_python` of the same.
+
+    Raises:
+        ValueError: if the block has fewer lines than it has places.
+        IndexError: if there is no such line, or a list is shorter than the indices.
+    """

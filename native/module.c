@@ -6,6 +6,7 @@
 
 #include "canonical.h"
 #include "events.h"
+#include "letters.h"
 #include "scan.h"
 
 typedef struct {
@@ -141,6 +142,7 @@ module_canonical(PyObject *Py_UNUSED(module), PyObject *text)
 
 static PyMethodDef module_methods[] = {
     {"canonical", module_canonical, METH_O, NULL},
+    {"letters", module_letters, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,6 +25,7 @@ from pipelines.ledger_lines import (
 )
 from pipelines.state import LocalLog, StateFolder
 from transforms.elements import BlockOutcome, EarlierSends, attempt_began_at
+from transforms.letters import LetterLines
 from transforms.tally import Counts, Tally
 
 FOLDER: Final = "ledger"
@@ -177,12 +178,12 @@ class Attempt:
         self.flush()
         self._let_go()
 
-    def _write_apart(self, folder: str, name: str, letters: Sequence[bytes]) -> DeadFile | None:
+    def _write_apart(self, folder: str, name: str, letters: LetterLines) -> DeadFile | None:
         """Makes a block's letters durable in a file of their own: the next attempt may do without them."""
         if not letters:
             return None
         path = f"{folder}/{self._name}.{name}.jsonl.gz"
-        content = _packed(letters)
+        content = compress(letters.lines)
         crash_point("before open letters")
         self._folder.write(path, content)
         crash_point("after open letters")
@@ -203,21 +204,23 @@ class _LetterFile:
     def __init__(self, folder: StateFolder, name: str) -> None:
         self._folder = folder
         self._name = name
-        self._letters: list[bytes] = []
+        self._letters: list[LetterLines] = []
         self._log: LocalLog | None = None
         self.held = 0
         self.written: list[DeadFile] = []
 
-    def add(self, letters: Sequence[bytes]) -> None:
-        self._letters += letters
-        self.held += sum(map(len, letters))
+    def add(self, letters: LetterLines) -> None:
+        if letters:
+            self._letters.append(letters)
+            self.held += len(letters.lines)
 
     def write(self) -> DeadFile | None:
         """Makes the letters durable that have come since the last call."""
         if not self._letters:
             return None
         crash_point("before dead letters")
-        content, count = _packed(self._letters), len(self._letters)
+        letters = LetterLines.joined(self._letters)
+        content, count = compress(letters.lines), len(letters)
         self._letters, self.held = [], 0
         if self._folder.is_local:
             before = self.written[-1] if self.written else DeadFile("", 0, 0)
@@ -242,7 +245,3 @@ class _LetterFile:
     def close(self) -> None:
         if self._log is not None:
             self._log.close()
-
-
-def _packed(letters: Iterable[bytes]) -> bytes:
-    return compress(b"\n".join((*letters, b"")))

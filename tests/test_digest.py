@@ -18,6 +18,7 @@ from pipelines.state import StateFolder
 from tests.backfills import Backfills, events
 from tests.processes import start
 from transforms.elements import BlockOutcome, FilePart, Segment, new_attempt_id
+from transforms.letters import LetterLines
 from transforms.tally import Counts, PartCounts, Tally
 
 RUN = "run"
@@ -39,7 +40,7 @@ def complete(
     )
     tally.alterations["stamped_insert_ids"] = stamped
     ids = [f"{int(segment) * 1000 + n:032x}"[::-1] for n in range(stamped - 1)]
-    attempt.record(BlockOutcome(segment, id_, 0, tally, [b"{}"] * letters, [*ids, *ids[:1]]))
+    attempt.record(BlockOutcome(segment, id_, 0, tally, LetterLines.of([b"{}"] * letters), [*ids, *ids[:1]]))
     attempt.record(BlockOutcome(segment, id_, 1, Tally(), end=True))
     attempt.commit()
     return id_

@@ -36,6 +36,7 @@ from transforms import drain
 from transforms.elements import Block, BlockOutcome, EncodedBlock, FilePart, Segment, Span
 from transforms.encode_requests import encode_requests
 from transforms.import_requests import ImportLimits, ImportRequests, _ImportFn
+from transforms.letters import NO_LETTERS
 from transforms.prepare_records import prepare_block
 from transforms.settle_block import Delivers, settle_block
 
@@ -227,7 +228,7 @@ def test_a_dead_letter_that_is_not_written_is_caught(tmp_path: Path) -> None:
     segment = Segment("0000000", (FilePart("file-0", 1, "v"),))
     attempt = Ledger(StateFolder(str(tmp_path))).open_attempt(segment.id, "attempt")
     outcome = settle_block(encoded([b"{", line(1)], [2], 10), None)
-    attempt.record(replace(outcome, dead_letters=[]))
+    attempt.record(replace(outcome, dead_letters=NO_LETTERS))
     attempt.flush()
 
     assert not close_books([segment], read_ledger(StateFolder(str(tmp_path)))).balanced

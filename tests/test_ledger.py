@@ -20,6 +20,7 @@ from pipelines.state import StateFolder
 from tests.ledgers import RUN, Service, Work, id_of, local, pack, write
 from tests.servers import S3Server
 from transforms.elements import BlockOutcome, FilePart, Segment, new_attempt_id
+from transforms.letters import LetterLines
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage
 from transforms.tally import Counts, PartCounts, Tally
@@ -209,7 +210,7 @@ def outcome(segment: str, attempt: str, ordinal: int, end: bool = False, letters
         lines=10,
         parts=PartCounts({} if end else {0: Counts(read=10, imported=10 - letters, dead_lettered=letters)}),
     )
-    return BlockOutcome(segment, attempt, ordinal, tally, [b"{}"] * letters, end=end)
+    return BlockOutcome(segment, attempt, ordinal, tally, LetterLines.of([b"{}"] * letters), end=end)
 
 
 def test_of_two_attempts_at_once_the_last_completion_counts(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mixpanel_http.insert_ids import canonical_by_parsing
 from mixpanel_http.record_syntax import CUT_SHORT
 from mixpanel_http.verdicts import Reason, RecordRefused
 from tests.events import NOW, event, line
+from transforms.letters import Following, letters_by_python
 
 native = pytest.importorskip("mixpanel_http._native", reason="the C extension is not built")
 
@@ -226,3 +227,55 @@ def test_any_text_that_is_cut_short_has_the_judges_reason(text: str, size: int) 
 def test_deep_nesting_that_is_cut_short_is_told_or_left_to_the_judge(depth: int) -> None:
     assert assert_cut_short_is_told_truly(b"[" * depth) == (depth <= 32)
     assert assert_cut_short_is_told_truly(b'{"a":' * depth) == (depth <= 32)
+
+
+# --- dead letters -------------------------------------------------------------------------------------------
+
+numbers = st.just(-1) | st.integers(0, 2**62)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.binary(max_size=12).map(lambda text: text.replace(b"\n", b"")), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(1, 3), numbers, numbers), max_size=3),
+    st.booleans(),
+    st.data(),
+)
+def test_letters_are_those_of_python(
+    lines: list[bytes], places: list[Following], ends: bool, data: st.DataObject
+) -> None:
+    block = b"\n".join(lines) + b"\n" * ends
+    known = sum(count for count, _, _ in places)
+    places = [*places, (len(lines) - known, 1, 0)] if known < len(lines) else [(len(lines), 7, -1)]
+    indices = data.draw(st.lists(st.integers(0, len(lines) - 1), max_size=8))
+    openings, closings = (
+        data.draw(st.lists(st.binary(max_size=9), min_size=len(indices), max_size=len(indices)))
+        for _ in range(2)
+    )
+    contents = [data.draw(st.none() | st.binary(max_size=9)) for _ in indices]
+
+    assert native.letters(block, places, indices, openings, closings, contents) == letters_by_python(
+        block, places, indices, openings, closings, contents
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"indices": [2]}, IndexError),
+        ({"indices": [-1]}, IndexError),
+        ({"indices": ["0"]}, TypeError),
+        ({"places": [(3, 1, 0)]}, ValueError),
+        ({"places": [(2, 1)]}, TypeError),
+        ({"openings": []}, IndexError),
+        ({"openings": ["x"]}, TypeError),
+        ({"contents": [5]}, TypeError),
+        ({"block": "a"}, TypeError),
+    ],
+)
+def test_letters_of_what_is_not_there_are_an_error(wrong: dict[str, Any], error: type[Exception]) -> None:
+    arguments: dict[str, Any] = {"block": b"a\nb", "places": [(2, 1, 0)], "indices": [0]}
+    arguments |= {"openings": [b""], "closings": [b""], "contents": [None]}
+
+    with pytest.raises(error):
+        native.letters(*(arguments | wrong).values())

@@ -10,6 +10,7 @@ from pipelines.state import StateFolder
 from pipelines.watching import LedgerWatch, OwnWatch
 from transforms.activity import Activity
 from transforms.elements import BlockOutcome, new_attempt_id
+from transforms.letters import LetterLines
 from transforms.tally import Counts, PartCounts, Tally
 
 RUN = "run"
@@ -18,7 +19,7 @@ RUN = "run"
 def outcome(attempt: str, ordinal: int, end: bool = False) -> BlockOutcome:
     parts = {} if end else {0: Counts(read=10, imported=9, dead_lettered=1)}
     tally = Tally(parts=PartCounts(parts), bytes_sent=0 if end else 40)
-    return BlockOutcome("0000000", attempt, ordinal, tally, [] if end else [b"{}"], end=end)
+    return BlockOutcome("0000000", attempt, ordinal, tally, LetterLines.of([] if end else [b"{}"]), end=end)
 
 
 def test_only_what_is_new_is_read_and_nothing_counts_twice(tmp_path: Path) -> None:

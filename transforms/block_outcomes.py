@@ -13,6 +13,7 @@ from mixpanel_http.verdicts import Rejection
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import NOTHING_SENT, Block, BlockOutcome, EarlierSends
 from transforms.in_order import FATES, OpenBlock
+from transforms.letters import LetterLines
 from transforms.line_sets import Indices, packed
 from transforms.settle_block import count_mapped, count_read, count_refusals, line_parts
 from transforms.tally import Tally
@@ -43,11 +44,13 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
         block.attempt,
         block.ordinal,
         tally,
-        [
-            *dead_letters(block, unmapped, "map"),
-            *dead_letters(block, records.rejections, "prepare"),
-            *dead_letters(block, refused, "import", _sent_ids(settled, [r.index for r in by_record])),
-        ],
+        LetterLines.joined(
+            (
+                dead_letters(block, unmapped, "map"),
+                dead_letters(block, records.rejections, "prepare"),
+                dead_letters(block, refused, "import", _sent_ids(settled, [r.index for r in by_record])),
+            )
+        ),
         records.stamped_ids,
         block.notes,
         block.end,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from itertools import chain, repeat, starmap
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from mixpanel_http.mixed_records import without_token
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.compression import without_suffix
-from transforms.elements import Block
+from transforms.elements import Block, OversizeLine
+from transforms.letters import NO_LETTERS, Following, LetterLines, following, letters_of
 
 VERSION: Final = 1
 _NO_JSON: Final = frozenset(
@@ -23,7 +25,8 @@ _NO_JSON: Final = frozenset(
         Reason.LONE_SURROGATE.value,
     }
 )
-_encode_lines: Final = msgspec.json.Encoder().encode_lines
+_TOKEN: Final = b'token"'
+_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
 
 
@@ -38,7 +41,7 @@ class _Sent(msgspec.Struct, gc=False):
 _decode_sent: Final = msgspec.json.Decoder(_Sent).decode
 
 
-class Source(msgspec.Struct, gc=False):
+class Source(NamedTuple):
     """Where a line stands: its file, its number there and its offset, as far as they are known."""
 
     uri: str
@@ -46,8 +49,8 @@ class Source(msgspec.Struct, gc=False):
     offset: int | None
 
 
-class _Letter(msgspec.Struct, gc=False):
-    """A dead letter; what is UNSET is left out."""
+class _Told(msgspec.Struct, gc=False):
+    """What a letter says before it names the source."""
 
     v: int
     stage: str
@@ -55,14 +58,16 @@ class _Letter(msgspec.Struct, gc=False):
     http_status: int | None
     field: str | None
     message: str
-    source: Source
+
+
+class _Rest(msgspec.Struct, gc=False):
+    """What it says behind it, but for the record; what is UNSET is left out."""
+
     insert_id: str | None
-    output: int | msgspec.UnsetType = msgspec.UNSET
+    output: int | msgspec.UnsetType
     truncated: bool | msgspec.UnsetType = msgspec.UNSET
     length: int | msgspec.UnsetType = msgspec.UNSET
     sha256: str | msgspec.UnsetType = msgspec.UNSET
-    record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    raw_b64: Any = msgspec.UNSET  # bytes are written in base64, text is that already
 
 
 class LinePlaces:
@@ -94,8 +99,8 @@ def block_lines(block: Block) -> list[bytes]:
 
 def dead_letters(
     block: Block, rejections: Sequence[Rejection], stage: str, sent_ids: Sequence[str | None] = ()
-) -> list[bytes]:
-    """Returns a dead letter for each rejection of a block's lines, encoded all at once.
+) -> LetterLines:
+    """Returns a dead letter for each rejection of a block's lines, in their order.
 
     Args:
         block: the block.
@@ -104,42 +109,76 @@ def dead_letters(
         sent_ids: the `$insert_id`s that were sent, in the order of the rejections.
     """
     if not rejections:
-        return []  # nearly every block: splitting it again would cost as much as decoding it
-    lines = block_lines(block)
-    places = LinePlaces(block, lines).sources
-    tells_token = b'token"' in block.raw
-    in_base64 = {refused.index for refused in block.refused if refused.in_base64}
-    letters = []
-    for rejection, sent_id in zip(rejections, chain(sent_ids, repeat(None)), strict=False):
-        index = rejection.index
-        line = lines[index]
-        if tells_token and b'token"' in line:
-            line = without_token(line)
-        letter = _Letter(
-            VERSION,
-            stage,
-            rejection.reason,
-            rejection.http_status,
-            rejection.field,
-            rejection.message,
-            places[index],
-            sent_id,
-        )
-        if rejection.output is not None:
-            letter.output = rejection.output
-        if block.oversize:
-            letter.truncated, letter.length = True, block.oversize.length
-            letter.sha256 = block.oversize.sha256
-        if index in in_base64:
-            letter.raw_b64 = line.decode()
-        elif rejection.reason in _NO_JSON or block.oversize or not _is_json(line):
-            letter.raw_b64 = line
+        return NO_LETTERS  # nearly every block
+    opening = cache(partial(_opening, stage))  # where much is refused, little differs between the letters
+    closing = cache(partial(_closing, block.oversize))
+    indices = [rejection.index for rejection in rejections]
+    lines = letters_of(
+        block.raw,
+        _places(block),
+        indices,
+        [
+            opening(r.reason, r.http_status, r.field, r.message, uri)
+            for r, uri in zip(rejections, _uris(block, indices), strict=False)
+        ],
+        [closing(r.output, id_) for r, id_ in zip(rejections, chain(sent_ids, repeat(None)), strict=False)],
+        _contents(block, rejections),
+    )
+    return LetterLines(lines, len(rejections))
+
+
+def _opening(
+    stage: str, reason: str, http_status: int | None, field: str | None, message: str, uri: str
+) -> bytes:
+    """Returns a letter up to the line's number."""
+    told = _encode(_Told(VERSION, stage, reason, http_status, field, message))
+    return b'%b,"source":{"uri":%b,"line":' % (told[:-1], _encode(uri))
+
+
+def _closing(oversize: OversizeLine | None, output: int | None, sent_id: str | None) -> bytes:
+    """Returns what a letter says between the line's offset and the record."""
+    rest = _Rest(sent_id, msgspec.UNSET if output is None else output)
+    if oversize:
+        rest.truncated, rest.length, rest.sha256 = True, oversize.length, oversize.sha256
+    return b"},%b," % _encode(rest)[1:-1]
+
+
+def _places(block: Block) -> list[Following]:
+    found = []
+    for span in block.spans:
+        if span.offsets:
+            found += [following(1, *place) for place in span.places([0] * span.lines)]
         else:
-            letter.record = msgspec.Raw(line.strip(b" \t\r\n"))
-        letters.append(letter)
-    encoded = _encode_lines(letters).split(b"\n")
-    encoded.pop()  # behind the last newline
-    return encoded
+            found.append(following(span.lines, span.first_line, span.offset))
+    return found
+
+
+def _uris(block: Block, indices: Sequence[int]) -> Iterable[str]:
+    """Returns the file of each of some lines."""
+    if len(block.spans) == 1:
+        return repeat(block.spans[0].uri)
+    uris = [uri for span in block.spans for uri in repeat(span.uri, span.lines)]
+    return [uris[index] for index in indices]
+
+
+def _contents(block: Block, rejections: Sequence[Rejection]) -> list[bytes | None]:
+    """Returns for each rejection what holds the record; None where that is the line in base64."""
+    in_base64 = {refused.index for refused in block.refused if refused.in_base64}
+    tells_token = _TOKEN in block.raw
+    if not (tells_token or in_base64) and all(r.reason in _NO_JSON for r in rejections):
+        return [None] * len(rejections)
+    lines = block_lines(block)
+    contents: list[bytes | None] = []
+    for rejection in rejections:
+        line = lines[rejection.index]
+        told = without_token(line) if tells_token and _TOKEN in line else line
+        if rejection.index in in_base64:
+            contents.append(b'"raw_b64":"%b"' % told)
+        elif rejection.reason in _NO_JSON or block.oversize or not _is_json(told):
+            contents.append(b'"raw_b64":"%b"' % b64encode(told))
+        else:
+            contents.append(b'"record":%b' % told.strip(b" \t\r\n"))
+    return contents
 
 
 def sent_insert_id(record: bytes) -> str | None:

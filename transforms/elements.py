@@ -13,6 +13,7 @@ from mixpanel_http.delivery import Stop
 from mixpanel_http.prepared import PreparedRecords
 from record_maps.mapper import MappedLines
 from source_formats.lines import RefusedLine
+from transforms.letters import NO_LETTERS, LetterLines
 from transforms.tally import Tally
 
 # What the collector of cycles waits for. Files and spans are thousands of tuples and in no cycle: a look at
@@ -250,14 +251,14 @@ class BlockOutcome:
         attempt: id of the attempt.
         ordinal: the block's position in the segment.
         tally: the block's counts; they close.
-        dead_letters: one JSON object a refused record, without newline.
+        dead_letters: one of each refused record.
         stamped_ids: ids that were made for records of this block.
         notes: how reading ended for the parts that ended here.
         end: True for the segment's last block.
         stop: why the run must not go on, or None.
-        undelivered: one JSON object an undelivered record, as the dead letters have them, to replay it.
+        undelivered: one of each undelivered record, to replay it.
         provisional: as of the block.
-        ambiguous: one JSON object for each record that may have got through and must not be sent again.
+        ambiguous: one of each record that may have got through and must not be sent again.
         sends: which lines of a block that is not settled are imported, or may be; where an order is kept.
         once_only: whether it has records that must not be sent twice, so that its outcome has to be durable.
     """
@@ -266,14 +267,14 @@ class BlockOutcome:
     attempt: str
     ordinal: int
     tally: Tally
-    dead_letters: Sequence[bytes] = ()
+    dead_letters: LetterLines = NO_LETTERS
     stamped_ids: Sequence[str] = ()
     notes: tuple[FileNote, ...] = ()
     end: bool = False
     stop: Stop | None = None
-    undelivered: Sequence[bytes] = ()
+    undelivered: LetterLines = NO_LETTERS
     provisional: bool = False
-    ambiguous: Sequence[bytes] = ()
+    ambiguous: LetterLines = NO_LETTERS
     sends: EarlierSends = NOTHING_SENT
     once_only: bool = False
 

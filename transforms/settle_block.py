@@ -14,6 +14,7 @@ from mixpanel_http.verdicts import Rejection
 from transforms import drain
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import Block, BlockOutcome, EncodedBlock, EncodedRequest
+from transforms.letters import LetterLines
 from transforms.part_counts import Column
 from transforms.tally import Tally
 
@@ -56,17 +57,17 @@ def settle_block(encoded: EncodedBlock, delivers: Delivers | None) -> BlockOutco
     count_refusals(tally, block, [*unmapped, *records.rejections, *(rejection for rejection, _ in refused)])
     count_read(tally, block, records.blank)
     count_mapped(tally, block)
-    letters = [
-        *dead_letters(block, unmapped, "map"),
-        *dead_letters(block, records.rejections, "prepare"),
-        *_letters(block, refused),
-    ]
+    letters = (
+        dead_letters(block, unmapped, "map"),
+        dead_letters(block, records.rejections, "prepare"),
+        _letters(block, refused),
+    )
     return BlockOutcome(
         block.segment,
         block.attempt,
         block.ordinal,
         tally,
-        letters,
+        LetterLines.joined(letters),
         records.stamped_ids,
         block.notes,
         block.end,
@@ -86,7 +87,7 @@ class GivenUp:
         return receipt
 
 
-def _letters(block: Block, rejections: list[tuple[Rejection, str | None]]) -> list[bytes]:
+def _letters(block: Block, rejections: list[tuple[Rejection, str | None]]) -> LetterLines:
     return dead_letters(block, [r for r, _ in rejections], "import", [i for _, i in rejections])
 
 

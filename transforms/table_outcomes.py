@@ -14,6 +14,7 @@ from mixpanel_http.receipts import SUMS, Receipt
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.dead_letters import VERSION
 from transforms.elements import BlockOutcome, FileNote, Segment
+from transforms.letters import NO_LETTERS, LetterLines
 from transforms.tally import Tally
 
 ROWS_PER_BLOCK: Final = 10_000  # letters are written a block at a time; the same in every attempt
@@ -70,10 +71,10 @@ def is_settled(table: CheckedTable, settled: Container[int]) -> bool:
 
 
 def _outcome(
-    segment: Segment, attempt: str, ordinal: int, tally: Tally, letters: Sequence[bytes], fate: TableFate
+    segment: Segment, attempt: str, ordinal: int, tally: Tally, letters: LetterLines, fate: TableFate
 ) -> BlockOutcome:
-    dead = letters if fate.fate == "dead_lettered" else ()
-    undelivered = letters if fate.fate == "undelivered" else ()
+    dead = letters if fate.fate == "dead_lettered" else NO_LETTERS
+    undelivered = letters if fate.fate == "undelivered" else NO_LETTERS
     return BlockOutcome(segment.id, attempt, ordinal, tally, dead, undelivered=undelivered)
 
 
@@ -102,11 +103,12 @@ class _Letters:
     named: Mapping[int, Rejection]
     fate: TableFate
 
-    def of(self, rows: Sequence[Row], first: int) -> list[bytes]:
+    def of(self, rows: Sequence[Row], first: int) -> LetterLines:
         """Returns a letter for each row, or none where none is due."""
         if self.fate.fate not in ("dead_lettered", "undelivered"):
-            return []
-        return [orjson.dumps(self._letter(row, self.named.get(first + i))) for i, row in enumerate(rows)]
+            return NO_LETTERS
+        letters = (self._letter(row, self.named.get(first + i)) for i, row in enumerate(rows))
+        return LetterLines.of([orjson.dumps(letter) for letter in letters])
 
     def _letter(self, row: Row, rejection: Rejection | None) -> dict[str, Any]:
         refused = self.fate.fate == "dead_lettered"

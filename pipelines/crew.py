@@ -6,6 +6,7 @@ workers need of each other: no connection, and any runner may start and stop wor
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import threading
@@ -23,6 +24,9 @@ from transforms import activity, drain
 
 FOLDER: Final = "workers"
 BEAT_SECONDS: Final = 3.0  # an object store bills 0.6 cents for an hour of it
+LOOK_SECONDS: Final = (
+    0.5  # on a disk, for a word that the run is to end: what must stop it stops all within 5 s
+)
 _log: Final = logging.getLogger(__name__)
 _lock: Final = threading.Lock()
 _attended: Final[dict[str, threading.Thread | None]] = {}
@@ -34,13 +38,13 @@ def lead(launch: str) -> None:
         _attended[launch] = None
 
 
-def attend(folder: StateFolder, launch: str, is_over: Callable[[], bool]) -> None:
+def attend(folder: StateFolder, launch: str, ends_in: Callable[[], float | None]) -> None:
     """Makes this process a member of the crew of a start of a run, unless it is one or is the launcher.
 
     Args:
         folder: the run's folder.
         launch: the id of the start.
-        is_over: returns whether somebody has noted that the work is to come to an end.
+        ends_in: returns for how many seconds answers are waited for, if the work is to come to an end.
     """
     with _lock:
         if launch in _attended:
@@ -49,7 +53,7 @@ def attend(folder: StateFolder, launch: str, is_over: Callable[[], bool]) -> Non
         if _attended:  # a worker that has served another start before
             drain.reset()
             activity.here.reset()
-        member = _Member(folder, launch, is_over)
+        member = _Member(folder, launch, ends_in)
         _attended[launch] = threading.Thread(target=member.live, name="crew", daemon=True)
     member.beat()
     thread = _attended[launch]
@@ -63,14 +67,18 @@ class _Member:
 
     folder: StateFolder
     launch: str
-    is_over: Callable[[], bool]
+    ends_in: Callable[[], float | None]
     name: str = field(default_factory=lambda: secrets.token_hex(6))
     beats: int = 0
 
     def live(self) -> None:
-        while True:
-            threading.Event().wait(BEAT_SECONDS)
-            self.beat()
+        looks = round(BEAT_SECONDS / LOOK_SECONDS) if self.folder.is_local else 1
+        for number in itertools.count(1):
+            threading.Event().wait(BEAT_SECONDS / looks)
+            if number % looks == 0:
+                self.beat()
+            elif (seconds := self.ends_in()) is not None:
+                drain.request(seconds)
 
     def beat(self) -> None:
         """Says what this process does, and ends its work if the run is to end."""
@@ -82,10 +90,11 @@ class _Member:
             # Who is asked in has work: should it die before it beats again, it has died in the midst of it.
             values["busy"] = values["busy"] or self.beats == 1
             self.folder.write(beat_name(self.launch, self.name), orjson.dumps(values))
-            if drain.is_requested():
-                return
-            if self.is_over() or not Lease(self.folder, self.launch, shared=True).keep():
-                drain.request()
+            seconds = self.ends_in()
+            if seconds is None and not Lease(self.folder, self.launch, shared=True, afar=True).keep():
+                seconds = drain.DRAIN_SECONDS
+            if seconds is not None:
+                drain.request(seconds)
         except StateUnusable as error:
             _log.warning("%s", error)
 

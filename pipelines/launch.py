@@ -102,7 +102,7 @@ def prepare_launch(
     sorts = config.records.order_by is not None
     planned = None if sorts else SegmentFile(map(line_of, segments_of(config, files)))
     launch = new_attempt_id()
-    lease = take_lease(folder, launch, config.run.lease_seconds, shared=not config.beam.in_process)
+    lease = _lease(config, folder, launch)
     crash_point("after lease")
     segments = planned if planned is not None else _sorted_segments(config, folder, files, lease)
     manifest = _new_manifest(config, run_id, files, segments, origin)
@@ -114,6 +114,12 @@ def new_run_id(now: dt.datetime | None = None) -> str:
     """Returns a run's name made from the time; runs of one second differ all the same."""
     moment = now or dt.datetime.now(dt.timezone.utc)
     return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def _lease(config: Config, folder: StateFolder, launch: str) -> Lease:
+    """Returns the right to work on a run: for this start of it."""
+    seconds, beam = config.run.lease_seconds, config.beam
+    return take_lease(folder, launch, seconds, shared=not beam.in_process, afar=not beam.on_one_machine)
 
 
 def _sorted_segments(config: Config, folder: StateFolder, files: Listing, lease: Lease) -> SegmentFile:
@@ -139,7 +145,7 @@ def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, all
         raise ManifestUnusable(f"{folder.uri_of(MANIFEST)}: is of another run, {manifest.run_id}")
     check_settings(manifest, config)
     launch = new_attempt_id()
-    lease = take_lease(folder, launch, config.run.lease_seconds, shared=not config.beam.in_process)
+    lease = _lease(config, folder, launch)
     try:
         ledger = read_ledger(folder, manifest.key)
         check_segments(folder, manifest, ledger)

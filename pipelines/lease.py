@@ -40,7 +40,8 @@ class Lease:
         owner: id of this start of the run.
         seconds: how long it holds without a renewal.
         clock: seconds since the epoch.
-        shared: whether workers on other machines keep it, too; then no one process stands for it.
+        shared: whether other processes do the work.
+        afar: whether these are on other machines, and keep it, too; then no one process stands for it.
     """
 
     folder: StateFolder
@@ -48,6 +49,7 @@ class Lease:
     seconds: float = SECONDS
     clock: Callable[[], float] = time.time
     shared: bool = False
+    afar: bool = False
 
     def is_held(self) -> bool:
         """Returns whether the lease is still this start's; one that is gone another has had and given back.
@@ -73,12 +75,16 @@ class Lease:
     def keep(self) -> bool:
         """Renews a lease that several keep, if that is due; returns False if it is no longer theirs.
 
+        On the launcher's machine nobody else renews it: it is over when the launcher is gone.
+
         Raises:
             StateUnusable: if the state folder cannot be used.
         """
         held = holder(self.folder)
         if held is None or held.get("owner") != self.owner:
             return False
+        if held.get("machine") is not None:
+            return not is_stale(held, self.clock())
         if self.clock() - float(held["at"]) > self.seconds / 3 or held.get("seconds") != self.seconds:
             self.folder.write(NAME, self._content())
         return True
@@ -108,7 +114,7 @@ class Lease:
             {
                 "v": _FORMAT,
                 "owner": self.owner,
-                "machine": None if self.shared else _machine(),
+                "machine": None if self.afar else _machine(),
                 "host": platform.node(),
                 "pid": os.getpid(),
                 "process": _process(os.getpid()),
@@ -125,6 +131,7 @@ def take_lease(
     clock: Callable[[], float] = time.time,
     *,
     shared: bool = False,
+    afar: bool = False,
 ) -> Lease:
     """Returns the lease of a run: a free one, or one whose holder is gone.
 
@@ -132,13 +139,14 @@ def take_lease(
         folder: the run's folder.
         owner: id of this start of the run.
         clock: seconds since the epoch.
-        shared: whether workers on other machines keep it, too.
+        shared: whether other processes do the work.
+        afar: whether these are on other machines, and keep it, too.
 
     Raises:
         RunBusy: if another process has it.
         StateUnusable: if the state folder cannot be used.
     """
-    lease = Lease(folder, owner, seconds, clock, shared)
+    lease = Lease(folder, owner, seconds, clock, shared, afar)
     if folder.create(NAME, lease._content()):
         return lease
     held = holder(folder)

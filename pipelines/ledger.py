@@ -38,6 +38,7 @@ from pipelines.ledger_lines import (
 from pipelines.record_file import RecordFile
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.versions import check_worker
+from transforms import drain
 from transforms.elements import EarlierSends, attempt_began_at
 from transforms.ordered_blocks import START_ANEW
 from transforms.tally import Counts, Tally
@@ -107,7 +108,7 @@ class Ledger:
         """
         check_worker(self.versions)
         if self.launch:
-            attend(self.folder, self.launch, self.is_stopped)
+            attend(self.folder, self.launch, self.patience)
 
     def open_attempt(self, segment: str, attempt: str) -> Attempt:
         """Returns the writer of a new attempt at a segment, which inherits what earlier ones settled."""
@@ -163,7 +164,13 @@ class Ledger:
 
     def is_stopped(self) -> bool:
         """Returns whether the run must not go on, or has been asked to end."""
-        return self.folder.exists(_stop_name(self.launch)) or self.folder.exists(_end_name(self.launch))
+        return self.patience() is not None
+
+    def patience(self) -> float | None:
+        """Returns for how many seconds answers are waited for, if the run is to end, or None."""
+        if self.folder.exists(_stop_name(self.launch)):
+            return drain.STOP_SECONDS
+        return drain.DRAIN_SECONDS if self.folder.exists(_end_name(self.launch)) else None
 
     def too_many_errors(self, counts: Counts) -> str | None:
         """Returns why the errors counted so far end the run, or None."""

@@ -53,7 +53,7 @@ def test_a_busy_worker_that_is_silent_is_lost_where_nobody_replaces_it() -> None
 def test_a_worker_that_has_just_come_has_work_to_do(tmp_path: Path) -> None:
     folder = StateFolder(str(tmp_path))
     take_lease(folder, "launch", 60, shared=True)
-    member = _Member(folder, "launch", lambda: False)
+    member = _Member(folder, "launch", lambda: None)
     said = []
     for _ in range(2):
         member.beat()
@@ -148,11 +148,11 @@ def test_errors_of_all_workers_together_end_the_run(tmp_path: Path) -> None:
 def test_a_lease_that_workers_keep_is_judged_by_its_time_alone(tmp_path: Path) -> None:
     folder = StateFolder(str(tmp_path))
     now = Time()
-    lease = take_lease(folder, "launch", clock=now, shared=True)
+    lease = take_lease(folder, "launch", clock=now, shared=True, afar=True)
     lease.hand_over()
     lease.seconds = 90.0
     assert lease.keep()
     now.now += 91
-    other = take_lease(folder, "other", clock=now, shared=True)
+    other = take_lease(folder, "other", clock=now, shared=True, afar=True)
     assert other.is_held()
     assert not lease.keep()

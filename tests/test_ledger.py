@@ -19,6 +19,7 @@ from pipelines.ledger_lines import read_progress, seal, seed, unseal
 from pipelines.state import StateFolder
 from tests.ledgers import RUN, Service, Work, id_of, local, pack, write
 from tests.servers import S3Server
+from transforms import drain
 from transforms.elements import BlockOutcome, FilePart, Segment, new_attempt_id
 from transforms.letters import LetterLines
 from transforms.segment_reader import BlockLimits, SegmentReader
@@ -320,9 +321,11 @@ def test_why_a_run_was_stopped_is_known_for_that_start_only(tmp_path: Path) -> N
     ledger = Ledger(folder, RUN, "one")
     assert not ledger.is_stopped()
     ledger.write_stop(Stop(401, "no"))
-    assert ledger.is_stopped()
+    assert ledger.patience() == drain.STOP_SECONDS
     assert read_stops(folder, RUN, "one") == [Stop(401, "no")]
     assert read_stops(folder, RUN, "two") == []
+    Ledger(folder, RUN, "two").ask_to_end()
+    assert Ledger(folder, RUN, "two").patience() == drain.DRAIN_SECONDS
 
 
 def test_a_limit_of_errors_is_a_count_or_a_share() -> None:

@@ -85,12 +85,17 @@ def workers_of(running: BackfillProcess) -> list[int]:
     return sorted(found)
 
 
-@pytest.mark.soak
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="tells processes apart by /proc")
-def test_a_killed_process_ends_the_run_and_the_resume_closes_the_books(backfills: Backfills) -> None:
+def write_large_parts(backfills: Backfills) -> None:
+    """Writes the events so that there is a segment for each process."""
     for part in range(FILES):
         padded = ndjson(events(EVENTS // FILES, first=part * EVENTS)).replace(b"\n", b" " * 1600 + b"\n")
         backfills.write(f"{part}.json", [padded.removesuffix(b"\n")])
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="tells processes apart by /proc")
+def test_a_killed_process_ends_the_run_and_the_resume_closes_the_books(backfills: Backfills) -> None:
+    write_large_parts(backfills)
     config = backfills.config(backfills.everything, {**SLOW, "limits.events_per_second": 1000})
     running = start(config)
     wait_until(lambda: backfills.emulator.stats()["requests"] > 5)
@@ -108,3 +113,45 @@ def test_a_killed_process_ends_the_run_and_the_resume_closes_the_books(backfills
     assert report["books"]["balanced"]
     assert report["books"]["imported"] == EVENTS
     assert backfills.emulator.stats()["distinct"] == EVENTS
+
+
+@pytest.mark.soak
+def test_what_stops_one_process_stops_the_others_within_seconds_though_they_wait_for_answers(
+    backfills: Backfills,
+) -> None:
+    write_large_parts(backfills)
+    running = start(backfills.config(backfills.everything, {**SLOW, "limits.events_per_second": 4000}))
+    wait_until(lambda: backfills.emulator.stats()["requests"] > 60)
+    backfills.emulator.faults(
+        [
+            {"name": "refused", "path": "/import", "when": {"nth": [8]}, "do": {"status": 401}},
+            {"name": "silent", "path": "/import", "when": {"nth": [1, 2, 3, 4]}, "do": {"delay_ms": 30_000}},
+        ]
+    )
+    wait_until(lambda: backfills.emulator.stats()["faults"]["refused"] == 1)
+    refused = time.monotonic()
+    code, report, err = running.end()
+    assert time.monotonic() - refused < 8  # of which the runner and the report take some
+    assert (code, report["state"]) == (3, "stopped"), err
+    assert report["books"]["balanced"]
+    assert report["requests"]["by_status"]["given up"] > 0
+
+
+@pytest.mark.soak
+def test_when_the_launcher_is_killed_its_processes_end_and_a_resume_need_not_wait(
+    backfills: Backfills,
+) -> None:
+    write_large_parts(backfills)
+    config = backfills.config(backfills.everything, SLOW)
+    running = start(config)
+    wait_until(lambda: backfills.emulator.stats()["requests"] > 20)
+    backfills.emulator.faults([{"name": "down", "path": "/import", "do": {"status": 503}}])
+    wait_until(lambda: backfills.emulator.stats()["faults"]["down"] > 3)
+    os.kill(running.process.pid, signal.SIGKILL)  # the launcher alone, while its workers wait for the service
+    wait_until(lambda: not workers_of(running), 40)
+    running.process.communicate()
+    backfills.emulator.faults([])
+    code, report, err = start(config, "--resume", "it", "--set", "limits.events_per_second=30000").end()
+    assert code == 0, err
+    assert report["books"]["balanced"]
+    assert backfills.emulator.stats()["distinct"] == report["books"]["imported"] == EVENTS

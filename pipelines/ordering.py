@@ -132,7 +132,8 @@ class _Reading:
                 "nothing is sent yet: start again when it can be read"
             )
         self.lines += note.lines
-        if note.problem or not note.lines:
+        known = self.notes.get(number)
+        if (note.problem or not note.lines) and (known is None or known.problem is None):
             self.notes[number] = note
 
     def _filesystem(self, uri: str) -> FileSystem:

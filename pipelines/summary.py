@@ -196,7 +196,7 @@ def _files(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {files['new']:,} more match by now; --resume with --allow-new takes them in"
     for damage in files["damaged"][:_MOST]:
         offset = f" at byte {damage['offset']:,}" if damage["offset"] is not None else ""
-        lines = f", behind {counted(damage['lines'], 'line')}" if damage["lines"] else ""
+        lines = f", {counted(damage['lines'], 'line')} read" if damage["lines"] else ""
         yield f"  {damage['problem']}: {damage['uri']}{offset}{lines}: {damage['detail']}"
     if len(files["damaged"]) > _MOST:
         yield f"  and {len(files['damaged']) - _MOST} more, listed in the report"

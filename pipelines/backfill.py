@@ -228,8 +228,9 @@ def _line_bases(launch: Launch) -> tuple[tuple[tuple[str, int], int], ...]:
         part = segment.parts[0]
         first = 1 if part.start == 0 else line if place == (part.uri, part.start) else None
         if launch.before.is_done(segment.id):
-            if first is not None and part.end is not None:
-                place, line = (part.uri, part.end), first + launch.before[segment.id].tally.lines
+            done = launch.before[segment.id]
+            if first is not None and part.end is not None and not any(note.problem for note in done.notes):
+                place, line = (part.uri, part.end), first + done.tally.lines
         elif first is not None and part.start and len(bases) < MOST_BASES:
             bases.append((place, first))
     return tuple(bases)

@@ -197,7 +197,8 @@ class Config(Section):
         """Returns how files are read; dead letters are lines, and rows are events where nothing maps them."""
         shape: Shape = "events" if self.records.kind == "events" and self.records.map is None else "rows"
         name = "ndjson" if self.source.format == "dead_letters" else self.source.format
-        return FormatChoice(name, self.source.csv.to_layout(shape))
+        keeps_rows = self.records.insert_id.identical_rows == "keep"
+        return FormatChoice(name, self.source.csv.to_layout(shape), keeps_rows)
 
     def event_rules(self) -> EventRules:
         """Returns the rules for this run's events."""

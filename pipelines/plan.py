@@ -34,9 +34,9 @@ SEGMENT_BYTES: Final = 32 << 20  # of a plain file: small enough to repeat cheap
 SMALL_BYTES: Final = 4 << 20  # files up to this size are read together, so that requests are full
 PACK_BYTES: Final = 32 << 20
 PACK_FILES: Final = 8192  # of ten records each: 41 requests, of which one is not full
-# Formats of which a stretch can be read by itself, and how long one is, in segments of lines: Parquet's row
-# groups are mostly of 128 MiB, and each stretch reads the footer anew.
-_STRETCHES: Final[dict[Format, int]] = {"ndjson": 1, "parquet": 4}
+# How long a stretch is that is read by itself, in segments of lines: Parquet's row groups are mostly of
+# 128 MiB, and each stretch reads the footer anew.
+_STRETCHES: Final[dict[Format, int]] = {"parquet": 4}
 _MAGIC: Final = re.compile(r"[*?\[]")
 _DATE: Final = r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
 
@@ -127,21 +127,21 @@ def _splittable(
     try:
         with gcs_refusals():
             head = filesystems[scheme].cat_file(path_of(file.uri), start=0, end=HEAD_BYTES)
-        found: Format | None = None
-        if compression_of(head) is None and encoding_of(head) is None:
-            found = choice.format_of(head, file.uri)
+        if compression_of(head) is not None or encoding_of(head) is not None:
+            return None
+        found = choice.format_of(head, file.uri)
     except FormatProblem:
         return None  # reading it will tell what is wrong
     except storage_errors():
         return None  # likewise
-    return found if found in _STRETCHES else None
+    return found if choice.can_be_cut(found, head) else None
 
 
 def _ranges(file: SourceFile, format: Format | None) -> Iterator[FilePart]:
     if format is None or file.size <= SEGMENT_BYTES:
         yield FilePart(file.uri, file.size, file.version)
         return
-    stretch = SEGMENT_BYTES * _STRETCHES[format]
+    stretch = SEGMENT_BYTES * _STRETCHES.get(format, 1)
     told = None if format == "ndjson" else format
     for start in range(0, file.size, stretch):
         yield FilePart(file.uri, file.size, file.version, start, min(start + stretch, file.size), told)

@@ -1,35 +1,23 @@
-"""Takes Avro's container files apart: header, blocks, compression; decoding what they hold is for others."""
+"""Takes Avro's container files apart: header, blocks, compression; decoding what they hold is for others.
+
+Behind each block stands the file's marker, 16 bytes that were drawn by lot; so a block can be found from
+anywhere in the file, and again behind what is damaged.
+"""
 
 from __future__ import annotations
 
-import bz2
-import io
 import json
-import lzma
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-import pyarrow as pa
-import zstandard
-
+from source_formats.avro_codecs import BLOCK_BYTES, CODECS, DAMAGE, unsigned_at
 from source_formats.detection import AVRO_MAGIC
 from source_formats.lines import FormatProblem
 
-BLOCK_BYTES: Final = 128 << 20  # a writer makes blocks of some KiB or MiB; what says more is damaged
-_SYNC_BYTES: Final = 16
-_LONGEST_VARINT: Final = 10
+MARKER_BYTES: Final = 16
+_NUMBERS_BYTES: Final = 20  # in front of a block: how many records it has, and how many bytes
 _HEADER_BYTES: Final = 16 << 20
-_CHECKSUM_BYTES: Final = 4
-_DAMAGE: Final = (
-    ValueError,
-    OSError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    zstandard.ZstdError,
-    pa.ArrowException,
-)
+_TELLING: Final = 8  # different bytes in a marker; of those drawn by lot not one in 10**9 has fewer
 
 
 class Header(NamedTuple):
@@ -38,90 +26,51 @@ class Header(NamedTuple):
     Attributes:
         schema: what its records are.
         codec: how its blocks are compressed.
-        sync: what stands behind each block.
+        marker: what stands behind each block.
+        size: its bytes.
     """
 
     schema: Any
     codec: str
-    sync: bytes
+    marker: bytes
+    size: int
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether a block can be found by the marker, which would stand in no record by chance."""
+        return len(set(self.marker)) >= _TELLING
 
 
 class Block(NamedTuple):
-    """Some records, decompressed and still encoded, how many, and where in the file they stand."""
+    """Some records, as they are stored, how many, and where in the file they stand."""
 
     offset: int
     size: int
-    records: bytes
+    packed: bytes
 
 
-class AvroFile:
-    """An Avro file that is read from its beginning to its end."""
+def can_be_cut(head: bytes) -> bool:
+    """Returns whether blocks can be found from anywhere in a file that begins like this.
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._source = _Source(iter(chunks))
+    Not where the marker is no telling one, or where nothing can be read anyway. A header that is longer than
+    what is at hand is taken for a good one.
+    """
+    try:
+        return AvroFile([head]).header().is_telling
+    except FormatProblem as problem:
+        return problem.problem == "truncated"
 
-    def header(self) -> Header:
-        """Returns the header; to be called first.
 
-        Raises:
-            FormatProblem: if it is damaged, or of a codec that is not known.
-        """
-        try:
-            if self._source.take(len(AVRO_MAGIC)) != AVRO_MAGIC:
-                raise ValueError
-            metadata = dict(self._metadata())
-            schema = json.loads(metadata["avro.schema"])
-            codec = metadata.get("avro.codec", b"null").decode()
-            sync = self._source.take(_SYNC_BYTES)
-        except EOFError:
-            raise _truncated(self._source.offset) from None
-        except (ValueError, KeyError, RecursionError):
-            raise FormatProblem("corrupt", 0, "the header of an Avro file is damaged") from None
-        if codec not in _CODECS:
-            known = ", ".join(sorted(_CODECS))
-            told = f"Avro with the codec {codec[:40]!r}, which cannot be read; write it with one of {known}"
-            raise FormatProblem("unsupported_format", 0, told)
-        return Header(schema, codec, sync)
+def unpack(block: Block, codec: str) -> bytes:
+    """Returns a block's records, decompressed and still encoded.
 
-    def blocks(self, header: Header) -> Iterator[Block]:
-        """Yields the blocks behind the header.
-
-        Raises:
-            FormatProblem: behind the last whole block, if the file is damaged or ends inside of one.
-        """
-        unpack = _CODECS[header.codec]
-        while not self._source.at_end():
-            offset = self._source.offset
-            size, packed = self._packed(header.sync)
-            try:
-                records = unpack(packed)
-            except _DAMAGE:
-                raise damaged_block(offset) from None
-            yield Block(offset, size, records)
-
-    def _packed(self, sync: bytes) -> tuple[int, bytes]:
-        """Returns how many records the next block has, and its bytes as they are stored."""
-        source, offset = self._source, self._source.offset
-        try:
-            records, size = source.number(), source.number()
-            if records >= 0 and 0 <= size <= BLOCK_BYTES:
-                packed = source.take(size)
-                if source.take(_SYNC_BYTES) == sync:
-                    return records, packed
-        except EOFError:
-            raise _truncated(offset) from None
-        except ValueError:
-            pass  # a number of no end
-        raise damaged_block(offset)
-
-    def _metadata(self) -> Iterator[tuple[str, bytes]]:
-        source = self._source
-        while (count := source.number()) != 0:
-            if count < 0:
-                count = -count
-                source.number()  # how many bytes follow
-            for _ in range(count):
-                yield source.take(_sized(source.number())).decode(), source.take(_sized(source.number()))
+    Raises:
+        FormatProblem: if they cannot be.
+    """
+    try:
+        return CODECS[codec](block.packed)
+    except DAMAGE:
+        raise damaged_block(block.offset) from None
 
 
 def damaged_block(offset: int) -> FormatProblem:
@@ -133,59 +82,146 @@ def _truncated(offset: int) -> FormatProblem:
     return FormatProblem("truncated", offset, "the Avro file ends here, inside of its header or a block")
 
 
-def _sized(size: int) -> int:
-    if not 0 <= size <= _HEADER_BYTES:
-        raise ValueError
-    return size
+class AvroFile:
+    """An Avro file that is read towards its end."""
 
-
-class _Source:
-    """Bytes from chunks, taken a few at a time."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self.offset = 0
-        self._chunks = chunks
+    def __init__(self, chunks: Iterable[bytes], offset: int = 0) -> None:
+        """Takes a file's bytes from an offset on."""
+        self._chunks = iter(chunks)
         self._held = b""
         self._at = 0
+        self._held_from = offset
+
+    @property
+    def offset(self) -> int:
+        """Where in the file the next byte stands."""
+        return self._held_from + self._at
 
     def at_end(self) -> bool:
         """Returns whether nothing follows."""
         return not self._has(1)
 
-    def take(self, size: int) -> bytes:
-        """Returns the next bytes.
+    def header(self) -> Header:
+        """Returns the header; to be called first, at the file's beginning.
 
         Raises:
-            EOFError: if there are fewer.
+            FormatProblem: if it is damaged, or of a codec that is not known.
         """
+        try:
+            if self._take(len(AVRO_MAGIC)) != AVRO_MAGIC:
+                raise ValueError
+            metadata = dict(self._metadata())
+            schema = json.loads(metadata["avro.schema"])
+            codec = metadata.get("avro.codec", b"null").decode()
+            marker = self._take(MARKER_BYTES)
+        except EOFError:
+            raise _truncated(self.offset) from None
+        except (ValueError, KeyError, RecursionError):
+            raise FormatProblem("corrupt", 0, "the header of an Avro file is damaged") from None
+        if codec not in CODECS:
+            known = ", ".join(sorted(CODECS))
+            told = f"Avro with the codec {codec[:40]!r}, which cannot be read; write it with one of {known}"
+            raise FormatProblem("unsupported_format", 0, told)
+        return Header(schema, codec, marker, self.offset)
+
+    def block(self, marker: bytes) -> Block:
+        """Returns the block that stands here, with the marker behind it, and moves behind that.
+
+        Raises:
+            FormatProblem: if none does; then it moves nowhere.
+        """
+        offset = self.offset
+        try:
+            size, start, end = self._framed(0, marker)
+        except EOFError:
+            # What says that it is longer than the file may be what is damaged: then blocks stand behind it.
+            goes_on = self._held.find(marker, self._at) >= 0
+            raise damaged_block(offset) if goes_on else _truncated(offset) from None
+        except ValueError:
+            raise damaged_block(offset) from None
+        packed = self._held[self._at + start : self._at + end]
+        self._at += end + MARKER_BYTES
+        return Block(offset, size, packed)
+
+    def find_block(self, marker: bytes, until: int) -> bool:
+        """Moves on to the first block behind a marker from here on.
+
+        What looks like a marker and is none has no block of records behind it.
+
+        Args:
+            marker: the file's.
+            until: where to give up: the block begins before that.
+
+        Returns:
+            Whether there is one.
+        """
+        while self._find(marker, until - MARKER_BYTES):
+            if self._is_block(marker):
+                self._at += MARKER_BYTES
+                return True
+            self._at += 1
+        return False
+
+    def _is_block(self, marker: bytes) -> bool:
+        """Returns whether a block that is not empty stands behind the marker that stands here."""
+        try:
+            size, _, _ = self._framed(MARKER_BYTES, marker)
+        except (EOFError, ValueError):
+            return False
+        return size > 0
+
+    def _find(self, marker: bytes, until: int) -> bool:
+        """Moves to the next marker that begins before `until`; returns whether there is one."""
+        while self.offset < until and self._has(MARKER_BYTES):
+            found = self._held.find(marker, self._at)
+            if found >= 0:
+                self._at = found
+                return self.offset < until
+            self._at = len(self._held) - MARKER_BYTES + 1
+        return False
+
+    def _framed(self, skip: int, marker: bytes) -> tuple[int, int, int]:
+        """Returns how many records the block has that stands some bytes from here, and where these are.
+
+        Raises:
+            EOFError: if the file ends inside of it.
+            ValueError: if there is none.
+        """
+        self._has(skip + _NUMBERS_BYTES)
+        records, behind = _signed_at(self._held, self._at + skip)
+        size, behind = _signed_at(self._held, behind)
+        if records < 0 or not 0 <= size <= BLOCK_BYTES:
+            raise ValueError
+        start = behind - self._at
+        end = start + size
+        if not self._has(end + MARKER_BYTES):
+            raise EOFError
+        if not self._held.startswith(marker, self._at + end):
+            raise ValueError
+        return records, start, end
+
+    def _metadata(self) -> Iterator[tuple[str, bytes]]:
+        while (count := self._number()) != 0:
+            if count < 0:
+                count = -count
+                self._number()  # how many bytes follow
+            for _ in range(count):
+                yield self._take(_sized(self._number())).decode(), self._take(_sized(self._number()))
+
+    def _take(self, size: int) -> bytes:
         if not self._has(size):
             raise EOFError
         taken = self._held[self._at : self._at + size]
         self._at += size
-        self.offset += size
         return taken
 
-    def number(self) -> int:
-        """Returns the next number: of variable length, its sign in the last bit.
-
-        Raises:
-            EOFError: if the bytes end in it.
-            ValueError: if it is longer than a number can be.
-        """
-        value = self.unsigned()
-        return (value >> 1) ^ -(value & 1)
-
-    def unsigned(self) -> int:
-        """Returns the next number, which has no sign."""
-        value = 0
-        for place in range(_LONGEST_VARINT):
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << (7 * place)
-            if byte < 0x80:
-                return value
-        raise ValueError
+    def _number(self) -> int:
+        self._has(_NUMBERS_BYTES)
+        value, self._at = _signed_at(self._held, self._at)
+        return value
 
     def _has(self, size: int) -> bool:
+        """Returns whether so many bytes follow, and holds them."""
         if len(self._held) - self._at >= size:
             return True
         pieces = [self._held[self._at :]]
@@ -193,45 +229,18 @@ class _Source:
         while length < size and (chunk := next(self._chunks, None)) is not None:
             pieces.append(chunk)
             length += len(chunk)
+        self._held_from += self._at
         self._held, self._at = b"".join(pieces), 0
         return length >= size
 
 
-def _within_bounds(unpacked: bytes) -> bytes:
-    if len(unpacked) > BLOCK_BYTES:
+def _signed_at(data: bytes, at: int) -> tuple[int, int]:
+    """Returns a number whose sign is in its last bit, and the place behind it; as `unsigned_at`."""
+    value, behind = unsigned_at(data, at)
+    return (value >> 1) ^ -(value & 1), behind
+
+
+def _sized(size: int) -> int:
+    if not 0 <= size <= _HEADER_BYTES:
         raise ValueError
-    return unpacked
-
-
-def _deflate(packed: bytes) -> bytes:
-    member = zlib.decompressobj(-zlib.MAX_WBITS)
-    unpacked = _within_bounds(member.decompress(packed, BLOCK_BYTES + 1))
-    if not member.eof:
-        raise ValueError
-    return unpacked
-
-
-def _snappy(packed: bytes) -> bytes:
-    body, checksum = packed[:-_CHECKSUM_BYTES], packed[-_CHECKSUM_BYTES:]
-    size = _Source(iter((body,))).unsigned()
-    if size > BLOCK_BYTES:
-        raise ValueError
-    unpacked: bytes = pa.decompress(body, decompressed_size=size, codec="snappy", asbytes=True)
-    if zlib.crc32(unpacked).to_bytes(_CHECKSUM_BYTES, "big") != checksum:
-        raise ValueError
-    return unpacked
-
-
-def _zstandard(packed: bytes) -> bytes:
-    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)) as reader:
-        return _within_bounds(reader.read(BLOCK_BYTES + 1))
-
-
-_CODECS: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "null": bytes,
-    "deflate": _deflate,
-    "bzip2": lambda packed: _within_bounds(bz2.BZ2Decompressor().decompress(packed, BLOCK_BYTES + 1)),
-    "xz": lambda packed: _within_bounds(lzma.LZMADecompressor().decompress(packed, BLOCK_BYTES + 1)),
-    "snappy": _snappy,
-    "zstandard": _zstandard,
-}
+    return size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import fastavro
@@ -13,9 +13,9 @@ import msgspec
 from fastavro.schema import SchemaParseException, UnknownType
 from fastavro.types import AvroMessage, Schema
 
-from source_formats.avro_blocks import AvroFile, Block, damaged_block
+from source_formats.avro_blocks import MARKER_BYTES, AvroFile, Block, Header, damaged_block, unpack
 from source_formats.field_types import json_or_text, time_or_text
-from source_formats.lines import FormatProblem, Lines
+from source_formats.lines import UNNUMBERED, FormatProblem, Lines
 from source_formats.row_lines import PROPERTIES, TEXTS, TIME, RowLines, Shape, encode_value, event_places
 
 _BATCH: Final = 1000
@@ -32,6 +32,7 @@ _DAMAGE: Final = (
     RecursionError,
     MemoryError,
 )
+BytesFrom = Callable[[int, int], Iterable[bytes]]
 
 
 def read_avro(shape: Shape, chunks: Iterable[bytes]) -> Iterator[Lines]:
@@ -42,30 +43,113 @@ def read_avro(shape: Shape, chunks: Iterable[bytes]) -> Iterator[Lines]:
     """
     file = AvroFile(chunks)
     header = file.header()
-    try:
-        schema = fastavro.parse_schema(header.schema)
-        encoder = _Encoder(header.schema, shape)
-    except (*_DAMAGE, SchemaParseException, UnknownType):
-        raise FormatProblem("corrupt", 0, "the schema in the header of an Avro file is damaged") from None
-    for block in file.blocks(header):
+    decoder = _Decoder(header, shape)
+    while not file.at_end():
+        for _, lines in decoder.lines(file.block(header.marker)):
+            yield Lines(lines)
+
+
+def read_avro_part(bytes_from: BytesFrom, start: int, end: int, shape: Shape) -> Iterator[Lines]:
+    """Yields the records of the blocks that begin in a stretch of a file; so any cuts yield each record once.
+
+    What is damaged is passed over, up to the next block that is whole.
+
+    Args:
+        bytes_from: yields the file's bytes from an offset on, to its end; they are wanted up to another one.
+        start: the stretch's first byte.
+        end: the byte behind its last.
+        shape: what the records become.
+
+    Raises:
+        FormatProblem: behind the last record that can be read, if there is damage; it tells the first place.
+    """
+    header = AvroFile(bytes_from(0, 0)).header()
+    if end <= header.size:
+        return
+    decoder = _Decoder(header, shape)
+    damage: list[FormatProblem] = []
+    for block in _blocks_of_part(header, bytes_from, start, end, damage.append):
         try:
-            for records in _batches(block, schema):
-                yield Lines(encoder.lines(records))
+            for count, lines in decoder.lines(block):
+                yield Lines(lines, (block.offset,) * count, (), UNNUMBERED if damage else None)
+        except FormatProblem as problem:
+            damage.append(problem)
+    if damage:
+        raise _together(damage)
+
+
+def _blocks_of_part(
+    header: Header, bytes_from: BytesFrom, start: int, end: int, note: Callable[[FormatProblem], None]
+) -> Iterator[Block]:
+    """Yields the blocks that begin in a stretch, and notes what stands where one should.
+
+    A block that is damaged is noted by who reads the one before it, also if it begins behind the stretch: who
+    begins there looks for a block that is whole, and does not know of another one.
+    """
+    is_first = start <= header.size
+    begin = header.size if is_first else start - MARKER_BYTES
+    file = AvroFile(bytes_from(begin, end), begin)
+    if not is_first and not file.find_block(header.marker, end):
+        return
+    while not file.at_end():
+        try:
+            block = file.block(header.marker)
+        except FormatProblem as problem:
+            note(problem)
+            if not file.find_block(header.marker, end):
+                return
+            continue
+        if block.offset >= end:
+            return
+        yield block
+
+
+def _together(damage: Sequence[FormatProblem]) -> FormatProblem:
+    """Returns what is wrong with a stretch of a file whose other blocks are read."""
+    first = damage[0]
+    if first.problem == "truncated":
+        return first
+    places = f"blocks of records are damaged in {len(damage):,} places, of which this is the first"
+    told = "a block of records is damaged" if len(damage) == 1 else places
+    return FormatProblem(first.problem, first.offset, f"{told}; the blocks before and behind are read")
+
+
+class _Decoder:
+    """Makes lines of a file's blocks."""
+
+    def __init__(self, header: Header, shape: Shape) -> None:
+        try:
+            self._schema = fastavro.parse_schema(header.schema)
+            self._encoder = _Encoder(header.schema, shape)
+        except (*_DAMAGE, SchemaParseException, UnknownType):
+            told = "the schema in the header of an Avro file is damaged"
+            raise FormatProblem("corrupt", 0, told) from None
+        self._codec = header.codec
+
+    def lines(self, block: Block) -> Iterator[tuple[int, bytes]]:
+        """Yields a block's records as lines, with their number.
+
+        Raises:
+            FormatProblem: behind the last ones that can be read.
+        """
+        try:
+            for records in _batches(unpack(block, self._codec), block.size, self._schema):
+                yield len(records), self._encoder.lines(records)
         except _DAMAGE:
             raise damaged_block(block.offset) from None
 
 
-def _batches(block: Block, schema: Schema) -> Iterator[list[AvroMessage]]:
+def _batches(encoded: bytes, count: int, schema: Schema) -> Iterator[list[AvroMessage]]:
     """Yields a block's records.
 
     Raises:
         ValueError: before the last ones, if the block holds more than its records; and what decoding raises.
     """
-    stream = io.BytesIO(block.records)
-    for start in range(0, block.size, _BATCH):
-        size = min(_BATCH, block.size - start)
+    stream = io.BytesIO(encoded)
+    for start in range(0, count, _BATCH):
+        size = min(_BATCH, count - start)
         records = [fastavro.schemaless_reader(stream, schema, None) for _ in range(size)]
-        if start + size == block.size and stream.tell() != len(block.records):
+        if start + size == count and stream.tell() != len(encoded):
             raise ValueError
         yield records
 

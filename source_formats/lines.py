@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+UNNUMBERED: Final = 0  # in place of a record's number, where some before it could not be read
 SCAN_BYTES: Final = 1 << 20  # looked at together: enough that a pass costs by the byte, not by the call
 
 
@@ -38,7 +39,8 @@ class Lines(NamedTuple):
         offsets: for each line that begins here the byte of the (decompressed) file where its record starts;
             None where a format cannot tell.
         refused: lines that hold no record, but the bytes of one in base64.
-        first: number of the first record in the file, from 1, where it does not follow from what came before.
+        first: number of the first record in the file, from 1, where it does not follow from what came before;
+            UNNUMBERED where nothing tells it, nor that of any behind it.
     """
 
     raw: bytes

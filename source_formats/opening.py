@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from source_formats.avro_blocks import can_be_cut
 from source_formats.avro_records import read_avro
 from source_formats.delimited import read_delimited
 from source_formats.detection import Format, check_fits, detect_format, unsupported
@@ -24,10 +25,12 @@ class FormatChoice:
     Attributes:
         name: the format, or `auto` to tell each file's by its content.
         table: how CSV and TSV are laid out, and what rows of any format become.
+        needs_numbers: whether each record's number in its file must be known, where a format has no offsets.
     """
 
     name: Format | Literal["auto"] = "auto"
     table: TableLayout = field(default_factory=TableLayout)
+    needs_numbers: bool = False
 
     @property
     def takes_lines(self) -> bool:
@@ -49,6 +52,17 @@ class FormatChoice:
         if self.name != "ndjson":
             check_fits(self.name, head)
         return self.name
+
+    def can_be_cut(self, format: Format, head: bytes) -> bool:
+        """Returns whether a stretch of a file can be read by itself.
+
+        Args:
+            format: what the file holds.
+            head: its first bytes.
+        """
+        if format == "avro":
+            return not self.needs_numbers and can_be_cut(head)
+        return format in ("ndjson", "parquet")
 
     def stream_reader(self, format: Format) -> StreamReader | None:
         """Returns what reads a format from a stream of bytes; None where its lines are the records already.

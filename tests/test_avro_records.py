@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from source_formats.avro_blocks import AvroFile, unpack
 from source_formats.avro_records import read_avro
 from source_formats.lines import FormatProblem
 from tests.events import event, tokens
@@ -84,8 +85,6 @@ def recompressed(content: bytes, codec: str) -> bytes:
     import pyarrow as pa
     import zstandard
 
-    from source_formats.avro_blocks import AvroFile
-
     def pack(records: bytes) -> bytes:
         if codec == "zstandard":
             return zstandard.ZstdCompressor().compress(records)
@@ -98,10 +97,11 @@ def recompressed(content: bytes, codec: str) -> bytes:
     out = b"Obj\x01" + _number(2)
     for name, value in metadata.items():
         out += _number(len(name)) + name + _number(len(value)) + value
-    out += _number(0) + header.sync
-    for block in file.blocks(header):
-        packed = pack(block.records)
-        out += _number(block.size) + _number(len(packed)) + packed + header.sync
+    out += _number(0) + header.marker
+    while not file.at_end():
+        block = file.block(header.marker)
+        packed = pack(unpack(block, header.codec))
+        out += _number(block.size) + _number(len(packed)) + packed + header.marker
     return out
 
 

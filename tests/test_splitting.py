@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,7 @@ from transforms.elements import FilePart, Segment
 from transforms.segment_reader import BlockLimits, SegmentReader
 
 CASES = 10_000
+MARKER = b"0123456789abcdef"
 BOM = b"\xef\xbb\xbf"
 # Lines of one byte and of none, characters of two to four, a carriage return that ends no line, and no UTF-8.
 PIECES = [b"", b"", b"a", b"\r", b'{"a":1}', "ä€😀".encode(), b"\xff\xfe", b"\xe2\x80\xa8", b"\0", b"x" * 40]
@@ -107,6 +109,29 @@ def check_parquet(path: Path, data: st.DataObject) -> None:
     assert [number for _, number, *_ in found] == list(range(1, rows + 1))
 
 
+def check_avro(path: Path, data: st.DataObject) -> None:
+    rows = data.draw(st.integers(0, 40))
+    codec, interval = data.draw(st.sampled_from(["null", "deflate", "bzip2", "xz"])), data.draw(SIZES)
+    fields = [{"name": "n", "type": "long"}, {"name": "t", "type": "string"}]
+    schema = {"type": "record", "name": "Row", "fields": fields}
+    file = io.BytesIO()
+    records = [{"n": n, "t": "ä\r\n" * (n % 3)} for n in range(rows)]
+    fastavro.writer(file, schema, records, codec, interval, sync_marker=MARKER)
+    path.write_bytes(file.getvalue())
+    format: Format = "avro"
+
+    def read(cuts: Sequence[int], one_reader: bool) -> list[Line]:
+        parts = [part._replace(end=part.end or part.size, format=format) for part in parts_of(path, cuts)]
+        return read_parts(parts, data.draw(SIZES), data.draw(LIMITS), one_reader, ROWS)
+
+    one_reader = data.draw(st.booleans())
+    found = read(data.draw(cuts_of(len(file.getvalue())).filter(lambda cuts: len(cuts) < 99)), one_reader)
+
+    assert [json.loads(line)["n"] for *_, line in found] == list(range(rows))
+    assert [line[2:] for line in found] == [line[2:] for line in read((), True)]
+    assert all(number == 1 + json.loads(line)["n"] for _, number, _, line in found if one_reader or number)
+
+
 def run_cases(check: Callable[[Path, st.DataObject], None], path: Path, count: int) -> None:
     @seed(random.Random(33).getrandbits(32))
     @settings(
@@ -122,7 +147,7 @@ def run_cases(check: Callable[[Path, st.DataObject], None], path: Path, count: i
     case()
 
 
-@pytest.mark.parametrize("check", [check_text, check_parquet])
+@pytest.mark.parametrize("check", [check_text, check_parquet, check_avro])
 def test_each_line_is_read_once_however_its_file_is_cut(
     check: Callable[[Path, st.DataObject], None], tmp_path: Path
 ) -> None:
@@ -131,7 +156,7 @@ def test_each_line_is_read_once_however_its_file_is_cut(
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("check", [check_text, check_parquet])
+@pytest.mark.parametrize("check", [check_text, check_parquet, check_avro])
 def test_each_line_is_read_once_in_ten_thousand_cases(
     check: Callable[[Path, st.DataObject], None], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 GIANT_LINE_BYTES: Final = 8 << 20  # eight times what Mixpanel takes: beyond this a line is hashed, not held
 GIANT_LINE_HEAD: Final = 4096
 _NEWLINE: Final = ord("\n")
+_STEP: Final = 1 << 16  # of reading where little is wanted
 _FEW_BYTES: Final = 1 << 12  # up to here numpy takes longer to begin than bytes.count to end
 
 
@@ -162,9 +163,30 @@ def range_chunks(
 
 def _behind_newline(read: Callable[[int, int], bytes], size: int, start: int, chunk_bytes: int) -> int:
     """Returns the offset behind the first newline at or behind `start`, or the file's size."""
-    step = min(chunk_bytes, 1 << 16)
+    step = min(chunk_bytes, _STEP)
     for offset in range(start, size, step):
         found = read(offset, min(offset + step, size)).find(b"\n")
         if found >= 0:
             return offset + found + 1
     return size
+
+
+def range_ends(start: int, upto: int, size: int, chunk_bytes: int) -> Iterator[int]:
+    """Yields where to begin and end the reads of a file of which most is wanted up to an offset.
+
+    >>> list(range_ends(0, 10 << 20, 11 << 20, 4 << 20))[:4]
+    [0, 4194304, 8388608, 10485760]
+
+    Args:
+        start: the first byte.
+        upto: from where on only a little is wanted, in reads that are small at first.
+        size: the file's size.
+        chunk_bytes: how much is read at once.
+    """
+    yield start
+    step = chunk_bytes
+    while start < size:
+        if start >= upto:
+            step = min(chunk_bytes, max(_STEP, start - upto))
+        start = min(start + step, upto if start < upto else size)
+        yield start

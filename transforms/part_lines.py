@@ -6,8 +6,10 @@ import codecs
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from typing import Final, Literal
 
+from source_formats.avro_records import read_avro_part
 from source_formats.detection import HEAD_BYTES, Format
 from source_formats.lines import FormatProblem, Lines
 from source_formats.opening import FormatChoice
@@ -15,7 +17,7 @@ from source_formats.parquet_rows import COMPRESSED_PARQUET, read_parquet
 from transforms.compression import MAGIC_BYTES, DamagedFile, compression_of, without_suffix
 from transforms.elements import FilePart
 from transforms.file_text import behind_mark, text_of, verify
-from transforms.line_blocks import range_chunks
+from transforms.line_blocks import range_chunks, range_ends
 from transforms.pinned_files import Changed, PinnedFile, pinned
 from transforms.storage import FileSystem, scheme_of, storage_errors
 
@@ -40,6 +42,9 @@ def read_part(filesystem: FileSystem, part: FilePart, choice: FormatChoice, how:
     with pinned(filesystem, part) as file:
         if part.end is not None and part.format is None:
             yield from _stretch(file, part, part.end)
+            return
+        if part.end is not None and part.format == "avro":
+            yield from _blocks(file, part, part.end, choice)
             return
         if part.format == "parquet":
             yield from _rows(file, part, choice)
@@ -70,6 +75,16 @@ def _stretch(file: PinnedFile, part: FilePart, end: int) -> Located:
     ranges = _read_ahead(range_chunks(file.read, part.size, part.start, end, _chunk_bytes(part)))
     chunks = behind_mark(ranges) if part.start == 0 else ranges
     return ((offset, Lines(chunk)) for offset, chunk in chunks)
+
+
+def _blocks(file: PinnedFile, part: FilePart, end: int, choice: FormatChoice) -> Located:
+    def bytes_from(start: int, upto: int) -> Iterator[bytes]:
+        ranges = range_ends(start, upto, part.size, _chunk_bytes(part))
+        chunks = ((low, file.read(low, high)) for low, high in pairwise(ranges))
+        return (chunk for _, chunk in (_read_ahead(chunks) if start < upto else chunks))
+
+    for lines in read_avro_part(bytes_from, part.start, end, choice.table.shape):
+        yield None, lines
 
 
 def _rows(file: PinnedFile, part: FilePart, choice: FormatChoice) -> Located:

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from source_formats.detection import is_ndjson
-from source_formats.lines import FormatProblem, Lines, RefusedLine
+from source_formats.lines import UNNUMBERED, FormatProblem, Lines, RefusedLine
 from source_formats.opening import FormatChoice
 from transforms.compression import DamagedFile
 from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
@@ -163,7 +163,10 @@ class _Stream:
         """Notes where lines stand in their file, before they become a part of the stream."""
         if stretch.start == self._length:
             stretch.file_offset = offset
-            stretch.next_line = lines.first or stretch.next_line
+            if lines.first is not None:
+                stretch.next_line = lines.first or None
+        elif lines.first == UNNUMBERED and stretch.numbered_until is None:
+            stretch.numbered_until = self._length
         stretch.offsets.extend(lines.offsets or ())
         if lines.refused:
             ends = _line_ends(lines.raw)

@@ -29,6 +29,7 @@ class Stretch:
         next_line: number of the next line that is in no block yet, or None where it is not known.
         lines: those that are in blocks.
         offsets: of the records that are in no block yet, in a format that is not one of lines.
+        numbered_until: the stream's offset from where on no line's number is known, or None.
         problem: how reading it ended, if not well: problem, offset and detail of a note.
     """
 
@@ -39,6 +40,7 @@ class Stretch:
     next_line: int | None
     lines: int = 0
     offsets: deque[int] = field(default_factory=deque)
+    numbered_until: int | None = None
     problem: tuple[str, int | None, str] | None = None
 
     def spans(self, piece: bytes, position: int, low: int, high: int) -> Iterator[Span]:
@@ -50,6 +52,8 @@ class Stretch:
             low: where in the stream its share begins.
             high: where that ends.
         """
+        if self.numbered_until is not None and high > self.numbered_until:
+            self.next_line = None
         whole = low == position and high - low >= len(piece)
         lines = max(1, count_lines(piece)) if whole else count_lines(piece, low - position, high - position)
         offset = None if self.file_offset is None else self.file_offset + low - self.start

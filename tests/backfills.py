@@ -15,6 +15,7 @@ import yaml
 
 from mixpanel_emulator.process import EmulatorProcess
 from pipelines.command import run
+from tests.report_schema import checked
 
 TOKEN = "TEST_MIXPANEL_TOKEN"
 
@@ -103,7 +104,8 @@ class Backfills:
         go = partial(run, str(path), resume=resume, replay=replay, as_json=True)
         code = go(dry_run=dry_run, allow_new=allow_new)
         printed = self.capture.readouterr()
-        return Outcome(code, json.loads(printed.out) if printed.out else {}, printed.out, printed.err)
+        report = checked(json.loads(printed.out)) if printed.out else {}
+        return Outcome(code, report, printed.out, printed.err)
 
     def write(self, name: str, lines: Iterable[bytes | Mapping[str, Any]]) -> Path:
         """Writes a file of lines, gzipped if its name says so, and returns its path."""

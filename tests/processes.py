@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mixpanel_http.crash_points import VARIABLE
+from tests.report_schema import checked
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -50,7 +51,7 @@ class BackfillProcess:
     def end(self, seconds: float = 120.0) -> tuple[int, dict[str, Any], str]:
         """Waits for its end and returns exit code, report and what it said."""
         out, err = self.process.communicate(timeout=seconds)
-        return self.process.returncode, json.loads(out) if out else {}, err
+        return self.process.returncode, checked(json.loads(out)) if out else {}, err
 
 
 def start(

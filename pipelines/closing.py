@@ -6,6 +6,7 @@ its books, from the state folder alone.
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,6 +127,45 @@ def close_detached(folder: StateFolder, now: float | None = None) -> dict[str, A
     folder.remove(LEASE)
     folder.remove(DETACHED)
     return report
+
+
+def report_untold(
+    folder: StateFolder,
+    manifest: Manifest,
+    books: Books,
+    ledger: RecordFile,
+    first: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns the report of a start that was killed, and so could not write its last one.
+
+    Args:
+        folder: the run's folder.
+        manifest: the run's plan.
+        books: the ledger, added up.
+        ledger: what it knows of each segment.
+        first: the report that the start wrote when it began; what was imported by then is in its books.
+    """
+    began_at = _seconds_of(first.get("started_at")) or _seconds_of(manifest.created_at) or ledger.ended_at
+    owner = str((holder(folder) or {}).get("owner"))
+    facts = RunFacts(
+        "killed",
+        began_at,
+        ledger.ended_at,
+        read_stops(folder, manifest.key, owner),
+        sent_before=int((first.get("books") or {}).get("imported", 0)),
+        sending_s=ledger.sending_seconds(began_at),
+        resumed=bool(first.get("resumed")),
+        new_files=int((first.get("files") or {}).get("new", 0)),
+    )
+    return whole_report(folder, manifest, books, facts)
+
+
+def _seconds_of(moment: object) -> float | None:
+    """Returns an ISO 8601 moment in seconds since the epoch, or None where there is none."""
+    try:
+        return dt.datetime.fromisoformat(str(moment)).timestamp()
+    except ValueError:
+        return None
 
 
 def _facts(detached: Detached, state: str, ledger: RecordFile, stops: Any, at: float) -> RunFacts:

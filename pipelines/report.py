@@ -49,13 +49,15 @@ SEVERITY: Final = (
     ExitCode.DEAD_LETTERS,
 )
 
+NOT_TOLD: Final = ("running", "killed")  # states without an end that anybody could tell
+
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """What the launcher knows and the ledger does not.
 
     Attributes:
-        state: `running`, `done`, `stopped`, `failed`, `interrupted`, `superseded`, or `dry_run`.
+        state: `running`, `done`, `stopped`, `failed`, `interrupted`, `killed`, `superseded`, or `dry_run`.
         started_at: seconds since the epoch.
         ended_at: likewise.
         stops: why the run was stopped.
@@ -111,7 +113,7 @@ def exit_code(books: Books, manifest: Manifest, facts: RunFacts) -> ExitCode:
 
 def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, Any]:
     """Returns the report as it is written to report.json."""
-    code = int(exit_code(books, manifest, facts)) if facts.state != "running" else None
+    code = int(exit_code(books, manifest, facts)) if facts.state not in NOT_TOLD else None
     tally, total = books.tally, books.total
     seconds = max(facts.sending_s, 1e-3)
     damaged = [

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from pipelines.books import close_books
-from pipelines.closing import close_detached
+from pipelines.closing import close_detached, report_untold
 from pipelines.crew import read_crew, together
 from pipelines.heartbeat import NOW
 from pipelines.jobs_report import NOT_STARTED, added
@@ -40,7 +40,7 @@ class RunLine:
 
 
 def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict[str, Any]:
-    """Returns how a run stands, as JSON values.
+    """Returns how a run stands, as JSON values; with its report, if it was killed before it wrote one.
 
     Raises:
         ManifestUnusable: if there is no such run.
@@ -63,6 +63,7 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
     rate = float(beat.get("events_per_second", 0.0)) if running else 0.0
     requests = sum(books.tally.requests.values())
     read = books.total.read
+    untold = report_untold(folder, manifest, books, ledger, report) if state == "killed" else None
     return {
         "run_id": manifest.run_id,
         "state": state,
@@ -77,6 +78,7 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
         "requests": {"total": requests, "refused_for_speed": books.tally.requests["429"]},
         "rate": {"events_per_second": rate, "of_limit": _share(rate, beat)},
         "seconds_left": _seconds_left(read, {"total": manifest.bytes, "done": done}, rate),
+        **({"report": untold} if untold else {}),
     }
 
 
@@ -148,7 +150,7 @@ def _status_of_jobs(folder: StateFolder, now: Callable[[], float]) -> dict[str, 
     jobs = [_status_of_job(folder.below(stage.name), now) for stage in stages.stages]
     total: dict[str, Any] = {}
     for job in jobs:
-        total = added(total, job)
+        total = added(total, {key: value for key, value in job.items() if key != "report"})
     reasons = Counter(total["dead_letters"]["by_reason"])
     at = next((job for job in jobs if job["state"] == "running"), None)
     rate: dict[str, Any] = at["rate"] if at else {"events_per_second": 0.0, "of_limit": None}

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from pipelines.status_command import show_runs, show_status
 from pipelines.watching import Snapshot
 from tests.backfills import Backfills, events
 from tests.processes import start, wait_until
+from tests.report_schema import checked
 from transforms import drain
 from transforms.activity import REFUSED_SECONDS, Activity
 from transforms.tally import Counts, PartCounts, Tally
@@ -59,9 +61,22 @@ def test_a_run_that_was_killed_is_told_as_such_and_a_second_start_is_refused_mea
     assert f"process {running.process.pid} on" in err
     running.kill_group()
     folder = StateFolder(str(backfills.state / "it"))
-    assert status_of(folder)["state"] == "killed"
+    status = status_of(folder)
+    assert (status["state"], status["report"]["state"]) == ("killed", "killed")
+    assert_told_as_received(checked(status["report"]), backfills)
     code, report, err = start(config, "--resume", "it", "--set", "limits.events_per_second=30000").end()
     assert (code, report["books"]["imported"]) == (0, 20_000), err
+
+
+def assert_told_as_received(report: dict[str, Any], backfills: Backfills) -> None:
+    """Checks the report of a killed run: of what was received it may lack what was still on its way."""
+    received = backfills.emulator.stats()["received"]
+    assert report["books"]["balanced"]
+    assert report["exit_code"] is None
+    assert 0 < report["books"]["imported"] <= received
+    assert received - report["books"]["imported"] <= 16 * 2000
+    assert report["requests"]["by_status"] == {"200": report["requests"]["total"]}
+    assert report["rate"]["events_per_second"] > 0
 
 
 def test_the_verbs_print_tables_and_json(backfills: Backfills, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,28 +9,35 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from source_formats.json_shapes import KNOWN, MANY, Keys, Shapes, decoded
+from source_formats.json_structure import scan
 
 RECORD_BYTES: Final = 1 << 20  # more than Mixpanel takes: a longer row of objects is within no record
 _TRIES: Final = 1000  # opening brackets from which on no object can be read
 _NEAR: Final = 256  # bytes around an object that are looked at: white space, mostly
 _PIECES: Final = (1 << 13, 1 << 17)  # in which an object is looked for at first
 _TOKEN: Final = 16  # characters that a piece's end may cut, so that what stands there is none
-_MANY: Final = (
-    16  # objects in a row: where no record is known yet, the longest row that has them is one of records
-)
-_KNOWN: Final = 1000  # sets of keys that are remembered
 _BEGINS: Final = re.compile(rb'\{\s*(?=["}])')
 _SIBLING: Final = re.compile(rb"\s*,?\s*(?=\{)")
 _WITHIN: Final = re.compile(rb"(?:[:{]|[:,\[]\s*\[)$")  # a key's value, and the first of an array in a record
 _FIRST_INSIDE: Final = re.compile(rb':\s*\[?\s*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
-_ENDS_WITHIN: Final = re.compile(rb"\}|\]\s*(?:[^\s\[{,]|,\s*[^\s\[{])|,\s*[\"\d\-tfn]")
+_ENDS_WITHIN: Final = re.compile(rb"[}\":.\w\-]|\]\s*(?:[^\s\[{,]|,\s*[^\s\[{])|,\s*[\[\"\d\-tfn]")
+_KEY_BEHIND: Final = re.compile(rb'[^{"]{0,200}("(?:[^"\\]|\\.){0,200}")\s*:')
+_FIRST_KEY: Final = re.compile(rb'[\s,]*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
 _ENDS_OUTSIDE: Final = re.compile(rb"\]?\s*\Z")
+_PRINTABLE: Final = bytes.maketrans(bytes(range(32)), b" " * 32)  # records that nothing else is wrong with
+_NO_NUMBER: Final = re.compile(rb"NaN|-?Infinity")  # what some writers take for JSON
+_IN_NUMBERS: Final = b"+-.0123456789eE"
+_well_formed: Final = msgspec.json.Decoder(msgspec.Raw).decode
+_OPENS: Final = re.compile(rb"[\s,]*\{")
+_any_text: Final = json.JSONDecoder(parse_int=str, parse_float=str, strict=False).raw_decode
 _one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
-
-Keys = tuple[str, ...]
 
 
 class Found(NamedTuple):
@@ -46,50 +53,6 @@ class Salvaged(NamedTuple):
 
     records: list[tuple[int, int]]
     is_undecided: bool
-
-
-class Shapes:
-    """What whole records look like: their keys, and those of the objects inside of them."""
-
-    def __init__(self) -> None:
-        self._learnt = 0
-        self._of_records: set[Keys] = set()
-        self._inside: set[Keys] = set()
-        self._first: set[Keys] = set()
-        self._first_inside: set[Keys] = set()
-
-    @property
-    def are_known(self) -> bool:
-        """Whether many records were learnt of; one alone may be what damage left of it."""
-        return self._learnt >= _MANY
-
-    def learn(self, records: Iterable[bytes]) -> None:
-        """Takes in some records that are whole."""
-        for record in records:
-            value = _decoded(record)
-            if isinstance(value, dict) and len(self._of_records) + len(self._inside) < _KNOWN:
-                inside = set(_keys_inside(value))
-                self._learnt += 1
-                self._of_records.add(tuple(value))
-                self._first.add(tuple(value)[:1])
-                self._inside |= inside
-                self._first_inside.update(keys[:1] for keys in inside)
-
-    def are_of_a_record(self, keys: Keys) -> bool:
-        """Returns whether records have these keys, and nothing inside of them has."""
-        return keys in self._of_records and keys not in self._inside
-
-    def begin_a_record(self, keys: Keys) -> bool:
-        """Returns whether records begin with the first of these keys, and no part of one that is known."""
-        return bool(keys) and keys[:1] in self._first and keys[:1] not in self._first_inside
-
-    def may_begin_a_record(self, keys: Keys) -> bool:
-        """Returns whether records begin with the first of these keys, as far as any are known."""
-        return not self._first or keys[:1] in self._first
-
-    def is_record(self, text: bytes) -> bool:
-        """Returns whether an object is a record by its keys alone."""
-        return self.are_of_a_record(tuple(_decoded(text) or ()))
 
 
 def whole_records(text: bytes, start: int, end: int, shapes: Shapes, final: bool) -> Salvaged:
@@ -110,11 +73,12 @@ def whole_records(text: bytes, start: int, end: int, shapes: Shapes, final: bool
         shapes.learn(text[found.start : found.stop] for found in _longest_row(text))
     records: list[tuple[int, int]] = []
     behind, failures = start, 0
+    parts = _parts(text, characters, start)
     for match in _BEGINS.finditer(text, start):
         at = match.start()
         if at >= end or failures > _TRIES:
             break
-        if at < behind or _WITHIN.search(text[max(0, at - _NEAR) : at].rstrip()):
+        if at < behind or at in parts or _WITHIN.search(text[max(0, at - _NEAR) : at].rstrip()):
             continue
         row = list(_row_of_objects(text, characters, at))
         if not row:
@@ -125,10 +89,32 @@ def whole_records(text: bytes, start: int, end: int, shapes: Shapes, final: bool
             return Salvaged(records, True)
         behind = row[-1].stop
         if told:
-            # What stands right behind the damage may be the rest of the record that is damaged.
-            sure = row if shapes.may_begin_a_record(row[0].keys) else row[1:]
+            # What stands right around the damage may be the rest of the record that is damaged.
+            sure = row if _begins_a_record(text, start, row, shapes) else row[1:]
+            after = text[behind : behind + 2 * _NEAR].lstrip()
+            sure = sure[:-1] if may_be_front(row[-1].keys, after, shapes) else sure
             records += ((found.start, found.stop) for found in sure)
     return Salvaged(records, False)
+
+
+def is_cut_short(text: bytes) -> bool:
+    """Returns whether a text is an object in which nothing is wrong but that its end is missing.
+
+    What is in it is a part of that object then, however much it looks like a record.
+
+    >>> is_cut_short(b'{"a": [{"b": 1}'), is_cut_short(b'{"a": [{"b": 1}, {"a": 2}, "c": 1')
+    (True, False)
+    """
+    begun = text.lstrip()
+    if not begun.startswith(b"{"):
+        return False
+    try:
+        _well_formed(_NO_NUMBER.sub(b"0", begun.translate(_PRINTABLE)).rstrip(_IN_NUMBERS))
+    except RecursionError:
+        return True
+    except msgspec.DecodeError as error:
+        return "truncated" in str(error)
+    return False
 
 
 def is_within_another(text: bytes, stop: int) -> bool:
@@ -138,6 +124,49 @@ def is_within_another(text: bytes, stop: int) -> bool:
     (True, False)
     """
     return _ENDS_WITHIN.match(text[stop : stop + _NEAR].lstrip()) is not None
+
+
+def may_be_front(keys: Keys, behind: bytes, shapes: Shapes) -> bool:
+    """Returns whether what stands behind an object with some keys may be the rest of it.
+
+    >>> may_be_front(("a",), b', "b": 2}', Shapes()), may_be_front(("a",), b', "a": 2}', Shapes())
+    (True, False)
+    """
+    if behind.startswith(b"}"):
+        return True
+    following = _KEY_BEHIND.match(behind)
+    if following is None or (key := decoded(following[1])) in keys:
+        return False
+    return not (shapes.are_of_a_record(keys) and shapes.may_begin_a_record((key,)))
+
+
+def _begins_a_record(text: bytes, start: int, row: list[Found], shapes: Shapes) -> bool:
+    """Returns whether the first of a row begins as records do, and is not the rest of a damaged one."""
+    keys = row[0].keys
+    damaged = _FIRST_KEY.match(text, start)
+    if damaged and decoded(damaged[1]) not in keys and row[0].start != start:
+        return False
+    return bool(keys) and (damaged is not None or shapes.may_begin_a_record(keys, row[-1].keys[:1]))
+
+
+def _parts(text: bytes, characters: str, start: int) -> frozenset[int]:
+    """Returns where structure stands in a broken object before it is broken: no record begins there."""
+    begun = _OPENS.match(text, start)
+    if begun is None:
+        return frozenset()
+    begin = begun.end() - 1
+    for length in (*_PIECES, len(characters)):
+        try:
+            _any_text(characters[begin : begin + length])
+            return frozenset()
+        except RecursionError:
+            return frozenset()
+        except json.JSONDecodeError as error:
+            broken = error.pos
+            is_cut = error.msg.startswith("Unterminated") or broken + _TOKEN > length
+            if not is_cut or begin + length >= len(characters):
+                break
+    return frozenset((begin + 1 + scan(text[begin + 1 : begin + broken]).at).tolist())
 
 
 def _row_of_objects(text: bytes, characters: str, start: int) -> Iterator[Found]:
@@ -165,7 +194,7 @@ def _longest_row(text: bytes) -> list[Found]:
         failures += not row
         if row and behind - at > length and not is_within_another(text, behind):
             longest, length = row, behind - at
-    return longest[1:_KNOWN] if len(longest) > _MANY else []  # the first may be what damage left
+    return longest[1:KNOWN] if len(longest) > MANY else []  # the first may be what damage left
 
 
 def _object_at(characters: str, start: int) -> Found | None:
@@ -189,11 +218,14 @@ def _object_at(characters: str, start: int) -> Found | None:
 
 def _are_records(text: bytes, row: list[Found], shapes: Shapes, final: bool) -> bool | None:
     """Returns whether a row of objects is one of records, or None where nothing tells."""
-    if any(shapes.are_of_a_record(found.keys) for found in row):
-        return True
     start, stop = row[0].start, row[-1].stop
+    known = sum(shapes.are_of_a_record(found.keys) for found in row)
+    if known > 1:
+        return True
     if is_within_another(text, stop):
-        return False
+        return False  # one alone may be a part that looks like a record; behind several the next is damaged
+    if known:
+        return True
     if stop - start > RECORD_BYTES:
         return True
     if any(shapes.begin_a_record(found.keys) and found.keys[0] not in _firsts_inside(text) for found in row):
@@ -202,31 +234,10 @@ def _are_records(text: bytes, row: list[Found], shapes: Shapes, final: bool) -> 
     return True if _ENDS_OUTSIDE.match(after) and (final or len(after) > 1) else None
 
 
-def _keys_inside(value: Any) -> Iterator[Keys]:
-    """Yields the keys of the objects inside of a value, however deep."""
-    waiting = [value]
-    while waiting:
-        holder = waiting.pop()
-        for inner in holder.values() if isinstance(holder, dict) else holder:
-            if isinstance(inner, dict):
-                yield tuple(inner)
-            if isinstance(inner, (dict, list)):
-                waiting.append(inner)
-
-
-def _decoded(text: bytes) -> Any:
-    """Returns what a text says, or None if that is not all of it."""
-    try:
-        value, stop = _one_value(text.decode("latin-1"))
-    except (ValueError, RecursionError):
-        return None
-    return value if stop == len(text) else None
-
-
 @lru_cache(maxsize=1)
 def _firsts_inside(text: bytes) -> frozenset[Any]:
     """Returns the keys with which values of keys begin that are objects, or arrays of these."""
-    return frozenset(map(_decoded, _FIRST_INSIDE.findall(text)))
+    return frozenset(map(decoded, _FIRST_INSIDE.findall(text)))
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,6 @@
 """JSON that is no NDJSON: cut into records by its structure, token for token, whatever is broken in it."""
 
+import base64
 import json
 import random
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from source_formats.json_records import HELD_BYTES, read_json
+from source_formats.json_lines import HELD_BYTES
+from source_formats.json_records import read_json
 from source_formats.json_structure import Within, scan
 from source_formats.lines import FormatProblem, Lines
 from tests.events import event, tokens
@@ -71,7 +73,6 @@ def test_records_are_what_the_text_holds(text: bytes, lines: list[bytes]) -> Non
         (b'[{"e":1},{"e":nope},{"e":3}]', [b'{"e":1}', b'{"e":nope}', b'{"e":3}']),
         (b'[{"e":1},{"e":NaN},{"e":3}]', [b'{"e":1}', b'{"e":NaN}', b'{"e":3}']),
         (b'[{"e":{"x":1},{"e":2},{"e":3}]', [b'{"e":{"x":1}', b'{"e":2}', b'{"e":3}']),
-        (b'[{"e":1}},{"e":2}]', [b'{"e":1}', b'{"e":2}']),
         (b'[{"e":"x},{"e":2},{"e":3}]', [b'{"e":"x}', b'{"e":2}', b'{"e":3}']),
         (b'[{"e":1}{"e":2}]', [b'{"e":1}', b'{"e":2}']),
         (b'{"e":1}\n{"e":{"p":2}\n{"e":3}\n', [b'{"e":1}', b'{"e":{"p":2}', b'{"e":3}']),
@@ -82,6 +83,25 @@ def test_records_are_what_the_text_holds(text: bytes, lines: list[bytes]) -> Non
 )
 def test_the_neighbours_of_a_broken_record_are_whole(text: bytes, lines: list[bytes]) -> None:
     assert lines_of(text) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (b'[{"e":1}},{"e":2}]', [b'{"e":2}']),
+        (b'{"e":1}\n},{"e":2}', [b'{"e":2}']),
+        (b'[{"e":1},"f":2},{"e":2}]', [b'"f":2', b'{"e":2}']),
+        (b'{"e":1}"f":2}{"e":2}', [b'"f":2', b'{"e":2}']),
+        (b'[{"e":1},"e":2},{"e":3}]', [b'{"e":1}', b'"e":2', b'{"e":3}']),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+def test_what_may_be_the_front_of_a_record_only_is_refused(
+    text: bytes, lines: list[bytes], size: int
+) -> None:
+    found, _, _ = read(text, size)
+
+    assert [line for line in found if line != base64.b64encode(b'{"e":1}')] == lines
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 PYTHON ?=
 VENV   ?= .venv
 ARGS   ?=
+JOBS   ?= 2
 
 bin = $(VENV)/bin
 
@@ -18,11 +19,11 @@ run: ready-to-run  ## move the sample into the embedded Mixpanel (more options: 
 	@$(bin)/python run_backfill.py --config configs/local.yaml $(ARGS) || { code=$$?; \
 	  echo "run_backfill.py ended with exit code $$code; README.md says what each code means." >&2; exit $$code; }
 
-test: ready-to-test  ## lint, type-check and test
+test: ready-to-test  ## lint, type-check and test (another number of tests at a time: JOBS=1)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
-	$(bin)/python -m pytest $(ARGS)
+	$(bin)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 	@echo "All good on $$($(bin)/python -V): ruff, mypy --strict, pytest"
 
 test-all:  ## the same, on every Python from 3.10 to 3.13 that is found

@@ -103,6 +103,8 @@ TEST = [
     "apache-beam[gcp]>=2.77,<2.78",
     "pytest>=9.2.0,<10",
     "pytest-timeout>=2.4.0,<3",
+    # two tests at a time: most wait for a server or a process most of the time
+    "pytest-xdist>=3.8.0,<4",
     "hypothesis>=6.168.5,<7",
     "mypy>=2.4.1,<3",
     "ruff>=0.17.6,<0.18",

@@ -107,6 +107,21 @@ class Backfills:
         report = checked(json.loads(printed.out)) if printed.out else {}
         return Outcome(code, report, printed.out, printed.err)
 
+    def resume(self, config: Path, *overrides: str) -> tuple[int, dict[str, Any], str]:
+        """Goes on with the run `it` in this process, which has all loaded that a new one would load first.
+
+        Args:
+            config: the run's configuration.
+            overrides: as `--set` takes them.
+
+        Returns:
+            Exit code, report and what it said.
+        """
+        self.capture.readouterr()
+        code = run(str(config), overrides=overrides, resume="it", as_json=True)
+        printed = self.capture.readouterr()
+        return code, json.loads(printed.out) if printed.out else {}, printed.err
+
     def write(self, name: str, lines: Iterable[bytes | Mapping[str, Any]]) -> Path:
         """Writes a file of lines, gzipped if its name says so, and returns its path."""
         path = self.folder / "input" / name

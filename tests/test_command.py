@@ -1,26 +1,22 @@
-"""The command line as a person or a script meets it: one process, its output, its exit code."""
+"""The command line as a person or a script meets it: what it prints, and its exit code."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
+from run_backfill import main
 from tests.backfills import Backfills, events
+from tests.processes import REPOSITORY, start
 
-REPOSITORY = Path(__file__).parent.parent
 
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "run_backfill.py", *arguments],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+def run(backfills: Backfills, *arguments: str) -> tuple[int, str, str]:
+    """Returns exit code and output of the command line in this process."""
+    backfills.capture.readouterr()
+    code = main(arguments)
+    printed = backfills.capture.readouterr()
+    return code, printed.out, printed.err
 
 
 def test_help_imports_neither_beam_nor_anything_slow() -> None:
@@ -32,17 +28,18 @@ def test_help_imports_neither_beam_nor_anything_slow() -> None:
     assert not loaded & {"apache_beam", "pydantic", "yaml", "msgspec", "fsspec", "pyarrow", "rich"}
 
 
-def test_json_prints_the_report_and_nothing_else_on_stdout(backfills: Backfills) -> None:
+def test_machines_are_told_in_json_and_nothing_else(backfills: Backfills) -> None:
     path = backfills.write("a.json", events(10))
-    done = run("--config", str(backfills.config(str(path))), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["books"]["imported"] == 10
+    code, report, err = start(backfills.config(str(path)), "--log-format", "json").end()
+    assert code == 0, err
+    assert report["books"]["imported"] == 10
+    assert {json.loads(line)["kind"] for line in err.splitlines()} == {"start"}
 
 
 def test_the_report_is_a_page_that_names_what_matters(backfills: Backfills) -> None:
     path = backfills.write("a.json", [*events(10), b"{"])
-    done = run("--config", str(backfills.config(str(path))))
-    assert done.returncode == 6
+    code, out, err = run(backfills, "--config", str(backfills.config(str(path))))
+    assert code == 6
     for text in (
         "Records read",
         "imported",
@@ -51,17 +48,17 @@ def test_the_report_is_a_page_that_names_what_matters(backfills: Backfills) -> N
         "dead_letters/",
         "report.json",
     ):
-        assert text in done.stdout
-    assert "Traceback" not in done.stderr
+        assert text in out
+    assert "Traceback" not in err
 
 
 def test_options_that_nobody_knows_are_refused_before_anything_is_read(backfills: Backfills) -> None:
     path = backfills.write("a.json", events(10))
-    done = run("--config", str(backfills.config(str(path))), "--dryrun", "stray")
-    assert done.returncode == 2
-    assert "--dryrun: no option" in done.stderr
-    assert "did you mean --dry-run?" in done.stderr
-    assert "stray" in done.stderr
+    code, _, err = run(backfills, "--config", str(backfills.config(str(path))), "--dryrun", "stray")
+    assert code == 2
+    assert "--dryrun: no option" in err
+    assert "did you mean --dry-run?" in err
+    assert "stray" in err
     assert not backfills.state.exists()
     assert backfills.emulator.stats()["requests"] == 0
 
@@ -71,14 +68,15 @@ def test_a_missing_secret_is_told_before_anything_is_written(backfills: Backfill
     config = backfills.config(
         str(path), {"destination.credentials": {"project_token": "env:NO_SUCH_VARIABLE"}}
     )
-    done = run("--config", str(config))
-    assert done.returncode == 2
-    assert "env:NO_SUCH_VARIABLE" in done.stderr
+    code, _, err = run(backfills, "--config", str(config))
+    assert code == 2
+    assert "env:NO_SUCH_VARIABLE" in err
     assert not backfills.state.exists()
 
 
 def test_a_remote_runner_needs_a_state_folder_that_its_workers_reach(backfills: Backfills) -> None:
     path = backfills.write("a.json", events(10))
-    done = run("--config", str(backfills.config(str(path))), "--set", "beam.runner=DataflowRunner")
-    assert done.returncode == 2
-    assert "run.state" in done.stderr
+    elsewhere = ("--set", "beam.runner=DataflowRunner")
+    code, _, err = run(backfills, "--config", str(backfills.config(str(path))), *elsewhere)
+    assert code == 2
+    assert "run.state" in err

@@ -264,7 +264,7 @@ def test_a_crash_beside_a_digest_loses_nothing(backfills: Backfills, point: str)
     code, _, err = start(config, crash_at=point).end()
     assert code == CRASHED, err
     assert len(list(digests.glob("*.jsonl"))) == DIGEST_POINTS[point]
-    code, report, err = start(config, "--resume", "it").end()
+    code, report, err = backfills.resume(config)
     assert code == 0, err
     assert (report["books"]["balanced"], report["books"]["imported"]) == (True, SEGMENTS_ENOUGH)
     assert report["segments"] == {"total": SEGMENTS_ENOUGH, "done": SEGMENTS_ENOUGH}

@@ -107,7 +107,7 @@ def test_a_signal_ends_the_run_and_a_resume_goes_on(backfills: Backfills) -> Non
     assert report["state"] == "interrupted"
     assert report["jobs"][1]["state"] == "not_started"
 
-    code, report, err = start(path, "--resume", "it", "--set", "limits.events_per_second=30000").end()
+    code, report, err = backfills.resume(path, "limits.events_per_second=30000")
     assert code == 0, err
     assert sorted(arrived(backfills)) == sorted(ids(*range(30), *range(100, 150)))
 
@@ -135,7 +135,7 @@ def test_a_signal_ends_a_run_whose_answers_do_not_come(backfills: Backfills, pat
     code, report, err = running.end()
     seconds = time.monotonic() - asked
     backfills.emulator.faults([])
-    resumed, again, told = start(config, "--resume", "it").end()
+    resumed, again, told = backfills.resume(config)
     counts = [json.loads(raw)["$properties"]["n"] for raw in backfills.emulator.records(kind="profiles")]
 
     assert seconds < 30

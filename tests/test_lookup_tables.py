@@ -397,7 +397,7 @@ def test_a_crash_before_a_table_is_committed_replaces_it_once_more_and_loses_not
     config = backfills.config(backfills.everything, KIND)
     code, _, err = start(config, crash_at="before commit of a table").end()
     assert code == CRASHED, err
-    code, report, err = start(config, "--resume", "it").end()
+    code, report, err = backfills.resume(config)
 
     assert code == 0, err
     assert (report["books"]["read"], report["books"]["imported"], report["books"]["balanced"]) == (2, 2, True)

@@ -129,7 +129,7 @@ def test_a_crash_doubles_nothing(backfills: Backfills, point: str) -> None:
     config = backfills.config(backfills.everything, {**ONE_BY_ONE, "limits.records_per_request": 20})
     code, _, err = start(config, crash_at=point).end()
     assert code == CRASHED, err
-    code, report, err = start(config, "--resume", "it").end()
+    code, report, err = backfills.resume(config)
 
     assert code == 5, err
     assert 0 < report["books"]["ambiguous"] <= 80
@@ -170,7 +170,7 @@ def test_a_crash_doubles_nothing_with_the_state_on_a_store(
     code, _, err = start(config, crash_at=point).end()
     assert code == CRASHED, err
     intents = {name for name in state.below("it").names("ledger") if name.endswith(".intent")}
-    code, report, err = start(config, "--resume", "it").end()
+    code, report, err = backfills.resume(config)
     doubtful = listed(report, lambda name: _letters_on(state.below("it"), name))
     found = applied(backfills)
 

@@ -275,7 +275,7 @@ def test_a_kill_and_a_resume_keep_the_order(backfills: Backfills) -> None:
     before = sum(map(len, arrived(backfills).values()))
     for path in (backfills.folder / "input").glob("*"):
         path.write_bytes(b"")  # the run has what it needs
-    code, report, err = start(config, "--resume", "it").end()
+    code, report, err = backfills.resume(config)
 
     assert 0 < before < 600
     assert code == 0, err
@@ -316,7 +316,7 @@ def test_a_crash_while_the_sorted_copy_is_removed_loses_nothing(backfills: Backf
     config = backfills.config(backfills.everything, BY_TIME)
     code, _, err = start(config, crash_at="before removal of ordered").end()
     assert code == CRASHED, err
-    code, report, err = start(config, "--resume", "it").end()
+    code, report, err = backfills.resume(config)
 
     assert code == 0, err
     assert (report["books"]["balanced"], report["books"]["imported"]) == (True, 100)

@@ -297,7 +297,7 @@ def test_a_crash_leaves_each_profile_as_its_last_update_has_it(backfills: Backfi
     config = backfills.config(backfills.everything, changes)
     code, _, err = start(config, crash_at=point).end()
     assert code == CRASHED, err
-    code, report, err = start(config, "--resume", "it").end()
+    code, report, err = backfills.resume(config)
 
     assert code == 0, err
     assert report["books"]["imported"] == 3000

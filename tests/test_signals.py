@@ -56,14 +56,16 @@ def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:
     assert 0 < report["books"]["imported"] < EVENTS
     sent = backfills.emulator.stats()
     assert sent["received"] == report["books"]["imported"]
-    code, report, err = start(config, "--resume", "it", "--set", "limits.events_per_second=30000").end()
+    code, report, err = backfills.resume(config, "limits.events_per_second=30000")
     assert code == 0, err
     assert report["books"]["imported"] == EVENTS
     assert backfills.emulator.stats()["received"] == EVENTS
     assert backfills.emulator.stats()["duplicates"] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
+)  # SIGTERM drains runs of several jobs, and those with their state on a store, in tests of these
 def test_a_signal_drains_the_run_and_the_resume_sends_nothing_twice(
     backfills: Backfills, number: signal.Signals
 ) -> None:
@@ -108,7 +110,7 @@ def start_and_stall(stalling: Backfills, config: Path) -> BackfillProcess:
 
 def assert_a_resume_sends_the_rest(stalling: Backfills, config: Path) -> None:
     stalling.emulator.faults([])
-    code, report, err = start(config, "--resume", "it").end()
+    code, report, err = stalling.resume(config)
     assert (code, report["books"]["imported"]) == (0, 4000), err
     found = compare(ndjson(events(4000)).splitlines(), stalling.emulator.records())
     assert found.is_clean, found

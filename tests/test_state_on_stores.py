@@ -119,9 +119,7 @@ def test_a_run_with_its_state_on_a_store_is_drained_killed_and_resumed(
     drain_and_resume(stored)
     resume_and_kill(stored, capsys)
     received = stored.sent()["received"]
-    code, report, err = start(
-        stored.config, "--resume", "it", "--set", "limits.events_per_second=30000"
-    ).end()
+    code, report, err = stored.backfills.resume(stored.config, "limits.events_per_second=30000")
     assert (code, report["state"]) == (0, "done"), err
     books = report["books"]
     assert (books["balanced"], books["imported"], books["dead_lettered"]) == (True, FILES * GOOD, 2 * FILES)
@@ -135,6 +133,6 @@ def test_a_run_with_its_state_on_a_store_is_drained_killed_and_resumed(
     assert stored.sent()["received"] > received
     assert status_of(stored.run)["state"] == "done"
     sent = stored.sent()["requests"]
-    code, again, err = start(stored.config, "--resume", "it").end()
+    code, again, err = stored.backfills.resume(stored.config)
     assert (code, again["books"]) == (0, books), err
     assert stored.sent()["requests"] == sent

@@ -56,7 +56,7 @@ def test_a_run_that_was_killed_is_told_as_such_and_a_second_start_is_refused_mea
     running = start(config)
     wait_until(lambda: backfills.emulator.stats()["requests"] >= 2)
     running.signal(signal.SIGSTOP)
-    code, _, err = start(config, "--resume", "it").end()
+    code, _, err = backfills.resume(config)
     assert code == 2
     assert f"process {running.process.pid} on" in err
     running.kill_group()
@@ -64,7 +64,7 @@ def test_a_run_that_was_killed_is_told_as_such_and_a_second_start_is_refused_mea
     status = status_of(folder)
     assert (status["state"], status["report"]["state"]) == ("killed", "killed")
     assert_told_as_received(checked(status["report"]), backfills)
-    code, report, err = start(config, "--resume", "it", "--set", "limits.events_per_second=30000").end()
+    code, report, err = backfills.resume(config, "limits.events_per_second=30000")
     assert (code, report["books"]["imported"]) == (0, 20_000), err
 
 
@@ -210,14 +210,6 @@ def test_progress_is_one_line_for_people_and_one_object_for_machines() -> None:
     assert (values["events_per_second"], values["seconds_left"], values["doing"]) == (50.0, 10.0, "sending")
     line = " 50% of 3 files: 500 imported, 100 dead letters, 50 events/s, sending, about 10 s left"
     assert describe(values) == line
-
-
-def test_machines_are_told_in_json(backfills: Backfills) -> None:
-    backfills.write("a.json", events(10))
-    running = start(backfills.config(backfills.everything), "--log-format", "json")
-    code, _, err = running.end()
-    assert code == 0
-    assert {json.loads(line)["kind"] for line in err.splitlines()} == {"start"}
 
 
 def test_an_unfinished_launch_gives_its_lease_back(backfills: Backfills) -> None:

@@ -80,7 +80,7 @@ def suspend_and_take_up(backfills: Backfills, wakes_late: bool, seconds: float) 
     found = compare(ndjson(e for part in parts() for e in part).splitlines(), backfills.emulator.records())
     assert (found.missing, found.spurious, found.altered) == (0, 0, 0), found
     sent = backfills.emulator.stats()["requests"]
-    code, again, err = start(config, "--resume", "it").end()
+    code, again, err = backfills.resume(config)
     assert (code, again["books"]) == (0, report["books"]), err
     assert sorted(letters(again)) == sorted(letters(report))
     assert backfills.emulator.stats()["requests"] == sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,9 @@ from mixpanel_emulator.process import EmulatorProcess, start_emulator
 from tests.backfills import backfills
 from tests.configurations import load
 from tests.servers import gcs, s3
+
+# Beam asks for hundreds of argument parsers a run, and each looks for its translations: a sixth of a short run.
+os.environ["LANGUAGE"] = "C"
 
 __all__ = ["backfills", "emulator", "gcs", "load", "s3"]
 

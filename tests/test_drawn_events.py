@@ -103,7 +103,7 @@ def assert_blocks_are_judged_line_by_line(lines: list[bytes], rules: EventRules,
     assert_each_line_is_judged_as_if_alone(b"\n".join(lines) + ending, rules)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(BLOCK, st.sampled_from(RULES), st.sampled_from([b"", b"\n", b"\r\n"]))
 def test_any_block_is_judged_line_by_line(lines: list[bytes], rules: EventRules, ending: bytes) -> None:
     assert_blocks_are_judged_line_by_line(lines, rules, ending)

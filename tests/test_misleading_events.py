@@ -20,6 +20,7 @@ from tests.event_blocks import (
 )
 from tests.events import GONE, NOW, event, line
 
+FEW = RULES[:2] + RULES[-2:]
 _FOUR = b'{"b":{"c":{"d":{},"x":1},"x":1},"x":1}'
 _BAD = b'"time":5,"distinct_id":""'
 ODD: list[Any] = [None, 0, 7, -1, 1.5, True, [], {}, "", "x" * 300]
@@ -200,8 +201,9 @@ def test_a_misleading_line_has_its_own_verdict_and_so_have_its_neighbours(name: 
     odd = MISLEADING[name]
     for rules in RULES:
         assert_each_line_is_judged_as_if_alone(odd, rules)
+    for rules in FEW:
         assert_each_line_is_judged_as_if_alone(odd + b"\n", rules)
-    for neighbour, rules in product(NEIGHBOURS, RULES[:2] + RULES[-2:]):
+    for neighbour, rules in product(NEIGHBOURS, FEW):
         # As many lines that name no properties as the odd line names too many, so that it is one a line.
         evened = [b"1"] * (odd.count(b'"properties"') - 1)
         block = b"\n".join([neighbour, odd, *evened, neighbour, NO_ID])

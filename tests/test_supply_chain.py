@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,9 @@ def locked(name: str) -> dict[str, set[str]]:
     return found
 
 
-def wanted(extras: tuple[str, ...]) -> list[Requirement]:
-    """Returns what setup.py asks for, with extras."""
+@cache
+def asked() -> tuple[list[str], dict[str, list[str]]]:
+    """Returns what setup.py asks for, and what for each extra."""
     script = (
         "import setuptools, json; setuptools.setup = lambda **k: print(json.dumps(["
         "k['install_requires'], k['extras_require']])); exec(open('setup.py').read())"
@@ -40,7 +42,13 @@ def wanted(extras: tuple[str, ...]) -> list[Requirement]:
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    own, extra = json.loads(done.stdout)
+    own, extras = json.loads(done.stdout)
+    return own, extras
+
+
+def wanted(extras: tuple[str, ...]) -> list[Requirement]:
+    """Returns what setup.py asks for, with extras."""
+    own, extra = asked()
     return [Requirement(text) for text in [*own, *(text for name in extras for text in extra[name])]]
 
 
@@ -62,6 +70,7 @@ def test_every_locked_package_has_hashes_and_no_lock_names_where_it_comes_from(n
     assert not re.search(r"://|--index|--find-links|/opt/|/tmp/", text)
 
 
+@pytest.mark.soak  # it builds twice
 def test_wheel_and_sdist_are_the_same_bytes_when_built_twice(tmp_path: Path) -> None:
     digests = [
         build(tmp_path / name, mtime) for name, mtime in (("one", 1_600_000_000), ("two", 1_700_000_000))
@@ -191,6 +200,7 @@ def test_a_run_into_the_emulator_fetches_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.soak  # it is the work of a tool that we do not change
 def test_the_list_of_parts_names_every_locked_package(tmp_path: Path) -> None:
     listed = tmp_path / "sbom.json"
     tool = Path(sys.executable).parent / "cyclonedx-py"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,12 +100,8 @@ class Backfills:
         allow_new: bool = False,
     ) -> Outcome:
         """Runs what a configuration says and returns what it left and printed."""
-        self.capture.readouterr()
         go = partial(run, str(path), resume=resume, replay=replay, as_json=True)
-        code = go(dry_run=dry_run, allow_new=allow_new)
-        printed = self.capture.readouterr()
-        report = checked(json.loads(printed.out)) if printed.out else {}
-        return Outcome(code, report, printed.out, printed.err)
+        return self._outcome(partial(go, dry_run=dry_run, allow_new=allow_new))
 
     def resume(self, config: Path, *overrides: str) -> tuple[int, dict[str, Any], str]:
         """Goes on with the run `it` in this process, which has all loaded that a new one would load first.
@@ -117,10 +113,15 @@ class Backfills:
         Returns:
             Exit code, report and what it said.
         """
+        outcome = self._outcome(partial(run, str(config), overrides=overrides, resume="it", as_json=True))
+        return outcome.code, outcome.report, outcome.err
+
+    def _outcome(self, go: Callable[[], int]) -> Outcome:
         self.capture.readouterr()
-        code = run(str(config), overrides=overrides, resume="it", as_json=True)
+        code = go()
         printed = self.capture.readouterr()
-        return code, json.loads(printed.out) if printed.out else {}, printed.err
+        report = checked(json.loads(printed.out)) if printed.out else {}
+        return Outcome(code, report, printed.out, printed.err)
 
     def write(self, name: str, lines: Iterable[bytes | Mapping[str, Any]]) -> Path:
         """Writes a file of lines, gzipped if its name says so, and returns its path."""

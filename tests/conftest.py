@@ -12,7 +12,7 @@ from tests.backfills import backfills
 from tests.configurations import load
 from tests.servers import gcs, s3
 
-# Beam asks for hundreds of argument parsers a run, and each looks for its translations: a sixth of a short run.
+# Beam makes hundreds of argument parsers a run, which look for translations: a sixth of a short run.
 os.environ["LANGUAGE"] = "C"
 
 __all__ = ["backfills", "emulator", "gcs", "load", "s3"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -161,8 +161,10 @@ class IdSample:
     counts: Counter[str] = field(default_factory=Counter)
     digits: int = 32
 
-    def add(self, ids: Iterable[str]) -> None:
+    def add(self, ids: Collection[str]) -> None:
         """Takes ids of 32 hex digits, of which it keeps the first `digits`."""
+        if not ids:
+            return
         bound, digits = self._bound(), self.digits
         # Nearly all fall out here: this is done for each id that is stamped.
         self.counts.update([i[:digits] for i in ids if i < bound])
@@ -170,9 +172,13 @@ class IdSample:
 
     def merge(self, level: int, counts: Mapping[str, int]) -> None:
         """Takes another sample's level and counts."""
-        self.level = max(self.level, level)
-        self.counts.update(counts)
-        self._drop_above_bound()
+        if level > self.level:
+            self.level = level
+            self._drop_above_bound()
+        bound = self._bound()
+        for sampled, count in counts.items():
+            if sampled < bound:
+                self.counts[sampled] += count
         self._shrink()
 
     def identical_rows(self) -> int:

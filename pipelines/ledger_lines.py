@@ -11,7 +11,8 @@ import base64
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -62,12 +63,12 @@ class BlockRecord:
     @property
     def settled(self) -> bool:
         """True if the block need not be sent again."""
-        heals = self.provisional or any(note.may_heal for note in self.notes)
-        return self.tally.total.settled and not heals
+        if self.provisional or not self.tally.parts.settled:
+            return False
+        return not self.notes or not any(note.may_heal for note in self.notes)
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressLine:
+class ProgressLine(NamedTuple):
     """Blocks that were written down together, and the letters of those among them that are settled."""
 
     blocks: tuple[BlockRecord, ...]
@@ -239,29 +240,20 @@ def stored_record(values: Mapping[str, Any]) -> SegmentRecord:
 
 def summarise(segment: str, blocks: Iterable[BlockRecord], dead: Iterable[DeadFile]) -> SegmentRecord:
     """Returns a segment's record, not done yet, from its blocks and their committed letters."""
+    known = sorted(blocks, key=attrgetter("ordinal"))
     tally = Tally()
-    notes: list[FileNote] = []
-    letters = list(dead)
-    undelivered: list[DeadFile] = []
-    ambiguous: list[DeadFile] = []
-    count = 0
-    for block in sorted(blocks, key=lambda block: block.ordinal):
+    for block in known:
         tally.add(block.tally)
-        notes += block.notes
-        count += 1
-        letters += [block.open_letters] if block.open_letters else []
-        undelivered += [block.undelivered] if block.undelivered else []
-        ambiguous += [block.ambiguous] if block.ambiguous else []
     return SegmentRecord(
         segment,
         tally,
-        tuple(notes),
-        tuple(letters),
+        tuple(note for block in known for note in block.notes),
+        (*dead, *(block.open_letters for block in known if block.open_letters)),
         False,
         sample_whole=not has_stamped(tally),
-        blocks=count,
-        undelivered=tuple(undelivered),
-        ambiguous=tuple(ambiguous),
+        blocks=len(known),
+        undelivered=tuple(block.undelivered for block in known if block.undelivered),
+        ambiguous=tuple(block.ambiguous for block in known if block.ambiguous),
     )
 
 

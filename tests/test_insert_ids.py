@@ -343,7 +343,7 @@ def test_without_identical_rows_the_estimate_is_zero() -> None:
 def test_samples_of_parts_add_up_to_the_sample_of_the_whole_in_any_order(parts: list[list[int]]) -> None:
     def sample_of(numbers: list[int]) -> IdSample:
         sample = IdSample(size=16)
-        sample.add(xxh3(str(n)) for n in numbers)
+        sample.add([xxh3(str(n)) for n in numbers])
         return sample
 
     whole = sample_of([n for part in parts for n in part])

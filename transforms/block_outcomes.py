@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from msgspec import structs
 
@@ -15,10 +13,9 @@ from transforms.elements import NOTHING_SENT, Block, BlockOutcome, EarlierSends
 from transforms.in_order import FATES, OpenBlock
 from transforms.letters import LetterLines
 from transforms.line_sets import Indices, packed
+from transforms.part_counts import LEFT
 from transforms.settle_block import count_mapped, count_read, count_refusals, line_parts
 from transforms.tally import Tally
-
-LEFT: Final = ("undelivered", "ambiguous", "not_attempted")
 
 
 def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:

@@ -1,4 +1,4 @@
-"""What became of the records of each of a segment's parts, in columns: there may be thousands of parts."""
+"""What became of the records of each of a segment's parts: of one part, or of thousands, in columns."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 OUTCOMES: Final = ("imported", "dead_lettered", "filtered", "undelivered", "ambiguous", "not_attempted")
 NAMES: Final = ("read", "expanded", *OUTCOMES)
+LEFT: Final = ("undelivered", "ambiguous", "not_attempted")  # outcomes that sending again may change
 Column = npt.NDArray[np.int64]
 _NONE: Final[Column] = np.zeros(0, np.int64)
 
@@ -57,14 +58,18 @@ class Counts:
 
 
 class PartCounts:
-    """Counts by part. A column for each count that is not zero everywhere; parts stand side by side."""
+    """Counts by part: their sums, and for several parts, side by side, a column of each that is not zero.
 
-    __slots__ = ("_columns", "_first", "_size")
+    Most blocks are of one part, whose counts are the sums: arrays of one number cost many times as much.
+    """
+
+    __slots__ = ("_columns", "_first", "_size", "_sums")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, counts: Mapping[int, Counts] = MappingProxyType({})) -> None:
         """Starts with the counts of some parts, by their index."""
         self._first = self._size = 0
+        self._sums: dict[str, int] = {}
         self._columns: dict[str, Column] = {}
         for part, each in counts.items():
             for name, count in each.to_json().items():
@@ -73,7 +78,9 @@ class PartCounts:
     def add(self, part: int, name: str, count: int = 1) -> None:
         """Adds to one count of one part."""
         self._cover(part, part + 1)
-        self._column(name)[part - self._first] += count
+        self._add_sum(name, count)
+        if self._size > 1:
+            self._column(name)[part - self._first] += count
 
     def add_each(self, name: str, parts: Column, counts: Column | None = None) -> None:
         """Adds to one count of several parts: one each time that a part is named, or as many as is said."""
@@ -81,23 +88,33 @@ class PartCounts:
             return
         low, high = int(parts.min()), int(parts.max()) + 1
         self._cover(low, high)
-        found = np.zeros(high - low, np.int64)
-        np.add.at(found, parts - low, 1 if counts is None else counts)
-        self._column(name)[low - self._first : high - self._first] += found
+        self._add_sum(name, len(parts) if counts is None else int(counts.sum()))
+        if self._size > 1:
+            found = np.zeros(high - low, np.int64)
+            np.add.at(found, parts - low, 1 if counts is None else counts)
+            self._column(name)[low - self._first : high - self._first] += found
 
     def add_all(self, other: PartCounts) -> None:
         """Adds the counts of the same parts."""
         if not other._size:
             return
         self._cover(other._first, other._first + other._size)
-        start = other._first - self._first
-        for name, column in other._columns.items():
-            self._column(name)[start : start + other._size] += column
+        for name, count in other._sums.items():
+            self._sums[name] = self._sums.get(name, 0) + count
+        if self._size > 1:
+            start = other._first - self._first
+            for name, column in other._by_name().items():
+                self._column(name)[start : start + other._size] += column
+
+    @property
+    def settled(self) -> bool:
+        """True if sending again would change nothing."""
+        return not any(map(self._sums.get, LEFT))
 
     @property
     def total(self) -> Counts:
         """The counts over all parts."""
-        return Counts(**{name: int(column.sum()) for name, column in self._columns.items()})
+        return Counts(**self._sums)
 
     @property
     def end(self) -> int:
@@ -109,7 +126,7 @@ class PartCounts:
         at = part - self._first
         if not 0 <= at < self._size:
             return Counts()
-        return Counts(**{name: int(column[at]) for name, column in self._columns.items()})
+        return Counts(**{name: int(column[at]) for name, column in self._by_name().items()})
 
     def items(self) -> Iterator[tuple[int, Counts]]:
         """Yields the parts that have a count, with their counts."""
@@ -119,23 +136,29 @@ class PartCounts:
     def columns(self, size: int) -> dict[str, list[int]]:
         """Returns the counts of the first `size` parts as lists, without those that are zero everywhere."""
         found: dict[str, list[int]] = {}
+        by_name = self._by_name()
         for name in NAMES:
-            if name in self._columns:
+            if name in by_name:
                 column = np.zeros(max(size, self._first + self._size), np.int64)
-                column[self._first : self._first + self._size] = self._columns[name]
+                column[self._first : self._first + self._size] = by_name[name]
                 found[name] = column[:size].tolist()
         return found
 
     def unbalanced(self) -> list[int]:
         """Returns the parts of which not every record has exactly one outcome."""
         open_: Column = np.zeros(self._size, np.int64)
-        for name, column in self._columns.items():
+        for name, column in self._by_name().items():
             open_ += -column if name in OUTCOMES else column
         found: list[int] = (np.flatnonzero(open_) + self._first).tolist()
         return found
 
     def to_json(self) -> dict[str, Any]:
         """Returns the columns as JSON values, from the first part with a count to the last one."""
+        if self._size == 1:
+            found: dict[str, Any] = {name: [count] for name, count in self._sums.items() if count}
+            if found:
+                found["first"] = self._first
+            return found
         there = np.flatnonzero(self._any())
         if not len(there):
             return {}
@@ -157,7 +180,9 @@ class PartCounts:
             raise ValueError(f"no counts by part: {sorted(columns)}")
         if columns:
             (made._size,) = sizes.pop()
-            made._first, made._columns = int(values["first"]), columns
+            made._first = int(values["first"])
+            made._sums = {name: int(column.sum()) for name, column in columns.items()}
+            made._columns = columns if made._size > 1 else {}
         return made
 
     def __eq__(self, other: object) -> bool:
@@ -168,14 +193,25 @@ class PartCounts:
 
     def _any(self) -> npt.NDArray[np.bool_]:
         there = np.zeros(self._size, np.bool_)
-        for column in self._columns.values():
+        for column in self._by_name().values():
             there |= column != 0
         return there
 
-    def _column(self, name: str) -> Column:
-        if name not in self._columns:
+    def _by_name(self) -> dict[str, Column]:
+        """Returns the columns, also where there is one part."""
+        if self._size != 1:
+            return self._columns
+        return {name: np.array([count], np.int64) for name, count in self._sums.items()}
+
+    def _add_sum(self, name: str, count: int) -> None:
+        if name not in self._sums:
             if name not in NAMES:
                 raise KeyError(name)
+            self._sums[name] = 0
+        self._sums[name] += count
+
+    def _column(self, name: str) -> Column:
+        if name not in self._columns:
             self._columns[name] = np.zeros(self._size, np.int64)
         return self._columns[name]
 
@@ -187,5 +223,5 @@ class PartCounts:
         if end - first == self._size:
             return
         around = (self._first - first, end - self._first - self._size)
-        self._columns = {name: np.pad(column, around) for name, column in self._columns.items()}
+        self._columns = {name: np.pad(column, around) for name, column in self._by_name().items()}
         self._first, self._size = first, end - first

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
 from typing import Final
 
 VARIABLE: Final = "BACKFILL_CRASH_AT"
@@ -24,8 +23,8 @@ def crash_point(name: str) -> None:
         os._exit(CRASHED)
 
 
-def crash_amid(name: str, write: Callable[[bytes], object], content: bytes) -> None:
-    """Ends the process, if it is to end here, after half of the content is written."""
+def crash_amid(name: str, file: int, content: bytes) -> None:
+    """Ends the process, if it is to end here, after half of the content is written to an open file."""
     if name == _name and next(_arrivals) == int(_count or 1):
-        write(content[: len(content) // 2])
+        os.write(file, content[: len(content) // 2])
         os._exit(CRASHED)

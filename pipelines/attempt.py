@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.endpoints import compress
@@ -15,7 +15,6 @@ from pipelines.ledger_lines import (
     BlockRecord,
     DeadFile,
     ProgressLine,
-    SegmentRecord,
     done_values,
     has_stamped,
     progress_values,
@@ -63,7 +62,7 @@ class Attempt:
         segment: str,
         attempt: str,
         inherited: Inherited | None = None,
-        completed: Callable[[SegmentRecord], object] | None = None,
+        completed: Callable[[str, Mapping[str, Any]], object] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -76,16 +75,18 @@ class Attempt:
             segment: the segment.
             attempt: the attempt's id.
             inherited: what earlier attempts settled.
-            completed: called with the segment's record when its completion is durable.
+            completed: called when the segment's completion is durable, with its file and what it says.
             clock: in seconds, for intervals.
             now: seconds since the epoch.
         """
         self._folder = folder
+        self._is_local = folder.is_local
         self._run = run
         self._segment = segment
         self._name = f"{segment}.{attempt}"
         self._inherited = inherited or Inherited()
         self._blocks: dict[int, BlockRecord] = dict(self._inherited.blocks)
+        self._settled = True
         self._unwritten: list[BlockRecord] = []
         self._lines: list[bytes] = []
         self._seal = seed(run, f"{self._name}.prog")
@@ -113,11 +114,12 @@ class Attempt:
             record.undelivered = self._write_apart(UNDELIVERED, f"{outcome.ordinal}", outcome.undelivered)
             record.ambiguous = self._write_apart(AMBIGUOUS, f"{outcome.ordinal}", outcome.ambiguous)
             record.sends = outcome.sends
+            self._settled = False
         self._blocks[outcome.ordinal] = record
         self._sample.add(outcome.stamped_ids)
         if outcome.end:
             self._last_ordinal = outcome.ordinal
-        if self._folder.is_local or outcome.once_only or self._is_due():
+        if self._is_local or outcome.once_only or self._is_due():
             self.flush()
 
     def unrecorded(self) -> Mapping[int, Tally]:
@@ -137,27 +139,24 @@ class Attempt:
         line, self._seal = seal(
             progress_values(ProgressLine(tuple(self._unwritten), self._now(), dead)), self._seal
         )
-        name = f"{FOLDER}/{self._name}.prog"
-        if self._folder.is_local:
-            self._log = self._log or self._folder.open_log(name)
+        if self._is_local:
+            self._log = self._log or self._folder.open_log(f"{FOLDER}/{self._name}.prog")
             self._log.append(line)
         else:
             self._lines.append(line)
-            self._folder.write(name, b"".join(self._lines))
+            self._folder.write(f"{FOLDER}/{self._name}.prog", b"".join(self._lines))
         self._unwritten = []
         self._flushed_at = self._clock()
         crash_point("after progress")
 
     def commit(self) -> Counts:
         """Makes everything durable and then, if nothing has to be sent again, the segment's completion."""
-        settled = all(record.settled for record in self._blocks.values())
-        if not settled or self._folder.is_local:
+        if not self._settled or self._is_local:
             self.flush()
         self._letters.write()  # on an object store the completion alone covers what no progress did
-        record = summarise(
-            self._segment, self._blocks.values(), (*self._inherited.dead, *self._letters.written)
-        )
-        if settled:
+        dead = (*self._inherited.dead, *self._letters.written)
+        record = summarise(self._segment, self._blocks.values(), dead)
+        if self._settled:
             self._letters.sync()
             record.done = True
             record.sample_level, record.sample = self._sample.level, self._sample.counts
@@ -165,11 +164,13 @@ class Attempt:
             record.began_at, record.ended_at = self._began_at, self._now()
             record.completion = f"{FOLDER}/{self._name}.done"
             crash_point("before done")
-            content = seal(done_values(record), seed(self._run, record.completion))[0]
-            self._folder.write(record.completion, content)
+            values = done_values(record)
+            content = seal(values, seed(self._run, record.completion))[0]
+            write = self._folder.append if self._is_local else self._folder.write
+            write(record.completion, content)  # of which a part is not believed
             crash_point("after done")
             if self._completed is not None:
-                self._completed(record)
+                self._completed(record.completion, values)
         self._let_go()
         return record.tally.total
 

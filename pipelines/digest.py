@@ -47,13 +47,13 @@ class DigestParts:
     _written: list[bytes] = field(default_factory=list)
     _bytes: int = 0
 
-    def take(self, folder: StateFolder, run: str, record: SegmentRecord) -> None:
-        """Takes a segment whose completion is written, and writes a part if there are enough."""
+    def take(self, folder: StateFolder, run: str, completion: str, values: Mapping[str, Any]) -> None:
+        """Takes a completion that is written, by file and content; writes a part if there are enough."""
         if self._lines is None:
             # Named after its first completion: nobody else writes that one.
-            name = record.completion.rpartition("/")[2].removesuffix(".done")
+            name = completion.rpartition("/")[2].removesuffix(".done")
             self._lines = _Lines(run, f"{FOLDER}/{name}.jsonl", IdSample(PART_SAMPLE))
-        line = self._lines.line_of(record)
+        line = self._lines.line_of(completion, values)
         self._written.append(line)
         self._bytes += len(line)
         if self._lines.count >= LEAST or self._bytes >= PART_BYTES:
@@ -133,12 +133,12 @@ class _Lines:
     def __post_init__(self) -> None:
         self._seal = seed(self.run, self.name)
 
-    def line_of(self, record: SegmentRecord) -> bytes:
-        """Returns the next line, of a completion."""
+    def line_of(self, completion: str, values: Mapping[str, Any]) -> bytes:
+        """Returns the next line, of a completion, by its file and content."""
         self.count += 1
-        self.sample.merge(record.sample_level, record.sample)
-        values = {**done_values(record), "sample": [0, {}, record.sample_whole]}
-        return self._sealed({**values, "completion": record.completion})
+        level, sample, whole = values["sample"]
+        self.sample.merge(level, sample)
+        return self._sealed({**values, "sample": [0, {}, whole], "completion": completion})
 
     def last(self) -> bytes:
         """Returns the last line: how many there are, and the sample of the ids of all."""
@@ -152,7 +152,7 @@ class _Lines:
 def _all_lines(lines: _Lines, records: Iterable[SegmentRecord]) -> Iterator[bytes]:
     for record in records:
         if record.done:
-            yield lines.line_of(record)
+            yield lines.line_of(record.completion, done_values(record))
     yield lines.last()
 
 

@@ -53,10 +53,9 @@ class Intents:
             self.folder.write(numbered, seal(values, seed(self.run, numbered))[0])
             return
         whole = name + SUFFIX
-        log = self.folder.open_log(whole)
-        log.append(seal(values, seed(self.run, whole))[0])
-        log.sync()
-        log.close()
+        self.folder.append(whole, seal(values, seed(self.run, whole))[0])
+        if number == 0:
+            self.folder.keep_names(FOLDER)
 
 
 _lock = threading.Lock()

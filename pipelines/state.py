@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 from mixpanel_http.crash_points import crash_amid, crash_point
@@ -69,7 +69,7 @@ class StateFolder:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             temporary = f"{path}.{uuid.uuid4().hex}.tmp"
             with open(temporary, "wb", opener=_private) as file:
-                crash_amid("amid write", file.write, content)
+                crash_amid("amid write", file.fileno(), content)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -177,10 +177,39 @@ class StateFolder:
         Raises:
             StateUnusable: if it cannot be written.
         """
+        path = self.path(name)
         with self.explained(name, "written"):
-            path = self.path(name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            return LocalLog(self, name, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+            try:
+                return LocalLog(self, name, _open_to_append(path))
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                return LocalLog(self, name, _open_to_append(path))
+
+    def append(self, name: str, content: bytes) -> None:
+        """Appends to a local file, or begins it, and makes that survive a power failure.
+
+        Half the work of `write`. But a crash may leave a part of it, and a power failure nothing, where the
+        file system does not keep a new file's name with it. Readers must be able to tell.
+
+        Raises:
+            StateUnusable: if it cannot be written.
+        """
+        log = self.open_log(name)
+        try:
+            log.append(content)
+            crash_point("between append and sync")
+            log.sync()
+        finally:
+            log.close()
+
+    def keep_names(self, folder: str) -> None:
+        """Makes the names of a local folder's files survive a power failure.
+
+        Raises:
+            StateUnusable: if that fails.
+        """
+        with self.explained(folder, "written"):
+            _sync_folder(self.path(folder))
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Returns a file's content, or what of it stands from `start` on.
@@ -296,10 +325,12 @@ class StateFolder:
                 raise
             raise StateUnusable(f"{self.uri_of(name)}: cannot be {what}: no such folder or bucket") from None
         except storage_errors() as error:
-            said = getattr(error, "strerror", None) or error
-            raise StateUnusable(
-                f"{self.uri_of(name)}: cannot be {what}: {type(error).__name__}: {said}"
-            ) from error
+            raise self.unusable(name, what, error) from error
+
+    def unusable(self, name: str, what: str, error: BaseException) -> StateUnusable:
+        """Returns what tells that a file cannot be read, written or the like, and why."""
+        said = getattr(error, "strerror", None) or error
+        return StateUnusable(f"{self.uri_of(name)}: cannot be {what}: {type(error).__name__}: {said}")
 
 
 @dataclass(slots=True)
@@ -316,24 +347,33 @@ class LocalLog:
     folder: StateFolder
     name: str
     _file: int | None
+    _size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        assert self._file is not None
+        self._size = os.lseek(self._file, 0, os.SEEK_END)
 
     def __del__(self) -> None:
         self.close()
 
     def append(self, content: bytes) -> int:
-        """Appends and returns the file's size then; survives a kill of this process.
+        """Appends and returns the file's size then; survives a kill of this process. Nobody else appends.
 
         Raises:
             StateUnusable: if it cannot be written.
         """
         file = self._file
         assert file is not None, "closed"
-        with self.folder.explained(self.name, "written"):
-            crash_amid("amid append", partial(os.write, file), content)
+        crash_amid("amid append", file, content)
+        try:
             written = os.write(file, content)
-            if written != len(content):
-                raise OSError(f"only {written} of {len(content)} bytes written")
-            return os.lseek(file, 0, os.SEEK_CUR)
+        except OSError as error:
+            raise self.folder.unusable(self.name, "written", error) from error
+        if written != len(content):
+            partly = OSError(f"only {written} of {len(content)} bytes written")
+            raise self.folder.unusable(self.name, "written", partly)
+        self._size += written
+        return self._size
 
     def sync(self) -> None:
         """Makes what was appended survive a power failure.
@@ -381,6 +421,10 @@ def _create(path: str, content: bytes) -> None:
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
+
+
+def _open_to_append(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def _sync_folder(path: str) -> None:

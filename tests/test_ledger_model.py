@@ -139,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(cut=st.integers(1, 400))
     def crash_amid_a_write(self, cut: int) -> None:
         """The process dies in the middle of an append: the end of the last file is missing."""
-        files = [path for path in (self.place / "run").rglob("*") if path.suffix in (".prog", ".gz")]
+        files = [path for path in (self.place / "run").rglob("*") if path.suffix in (".prog", ".done", ".gz")]
         if not files:
             return
         happened["torn write"] += 1

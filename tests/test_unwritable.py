@@ -34,7 +34,7 @@ FAULTS = {
     "no rename": "Input/output error",
 }
 PLACES = ("dead_letters/", "undelivered/", ".prog", ".done", "report.json")
-RENAMED = ("undelivered/", ".done", "report.json")
+RENAMED = ("undelivered/", "report.json")
 ALWAYS = {("no space", "dead_letters/"), ("no rename", "undelivered/")}
 CASES = [(f, p) for f in FAULTS for p in PLACES if f != "no rename" or p in RENAMED]
 RUN = {"run.id": "r", "run.allow_dead_letters": 5, "limits.records_per_request": 20}

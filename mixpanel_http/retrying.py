@@ -185,6 +185,9 @@ class PatientSender:
             retry_error_callback=_answer_of,
         )
         answer: Answer | None = retrying(self._send_once, request, receipt, course)
+        # It holds what it was to do next, and that holds it: with the request's receipt they would stay until
+        # the garbage collector comes, which takes minutes.
+        retrying.iter_state.reset()
         return answer
 
     def _send_once(self, request: Outgoing, receipt: Receipt, course: _Course) -> Answer | None:

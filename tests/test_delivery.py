@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
+import sys
 
 import pytest
 
@@ -92,6 +94,20 @@ def test_waits_are_spread_evenly_below_a_doubling_bound() -> None:
     assert bounds == [(0.5, b) for b in (2, 4, 8, 16, 32, 60, 60, 60)]
     assert policy.bounds(9, AnswerClass.THROTTLED) == (0.5, 20)
     assert policy.bounds(10**6, AnswerClass.TRANSIENT) == (0.5, 60)
+
+
+def test_a_request_that_is_settled_leaves_nothing_to_the_garbage_collector() -> None:
+    service = Played([(503, {}), RESET, (429, {}), OK])
+    deliverer = Deliverer(service, Lane(), RetryPolicy(), Surroundings(wait=lambda _: None))
+    gc.collect()
+    gc.disable()
+    try:
+        receipt = deliverer.deliver(body(10), 10)
+        assert sys.getrefcount(receipt) == 2  # as a variable, and as an argument
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert (receipt.imported, len(service.bodies)) == (10, 4)
 
 
 def test_the_waits_of_a_run_have_the_distribution_that_is_documented() -> None:

@@ -16,7 +16,7 @@ from pipelines.listing import Listing
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
 from pipelines.ordering import ordered_segments, remove_ordered
-from pipelines.plan import list_files
+from pipelines.plan import SourceUnreadable, list_files
 from pipelines.record_file import RecordFile
 from pipelines.resuming import (
     RunMismatch,
@@ -150,8 +150,7 @@ def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, all
         ledger = read_ledger(folder, manifest.key)
         check_segments(folder, manifest, ledger)
         made = Launch(config, folder, manifest, ledger, True, dry_run, launch, lease)
-        if made.segments_left or allow_new:
-            made = _with_files(made, allow_new)
+        made = _with_files(made, allow_new) if made.segments_left or allow_new else _with_new_files(made)
         write_digest(folder, manifest.key, launch, ledger)  # should this start be killed, the next is fast
         crash_point("before trim")
         trim_dead_letters(folder, ledger)
@@ -169,6 +168,15 @@ def _with_files(launch: Launch, allow_new: bool) -> Launch:
     if allow_new:
         manifest = take_new_files(launch.config, launch.folder, launch.manifest, files)
         return dataclasses.replace(launch, manifest=manifest)
+    return dataclasses.replace(launch, new_files=count_new(launch.manifest, files))
+
+
+def _with_new_files(launch: Launch) -> Launch:
+    """Returns a launch of what is all done, after a count of the files that came since."""
+    try:
+        files = listed_now(launch.config)
+    except SourceUnreadable:
+        return launch  # nothing of it is needed any more
     return dataclasses.replace(launch, new_files=count_new(launch.manifest, files))
 
 

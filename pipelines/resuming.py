@@ -136,13 +136,13 @@ def check_files(manifest: Manifest, ledger: RecordFile, files: Listing) -> None:
     problems, count = [], 0
     for part in _files_of(left):
         file = files.find(part.uri)
-        if file is None or (file.size, file.version) == (part.size, part.version):
+        if file is None or part.is_broken_link or (file.size, file.version) == (part.size, part.version):
             continue
         count += 1
         if count <= MOST_NAMED:
             problems.append(
                 f"{part.uri}: has changed since the run was planned ({_difference(part, file)}); "
-                "start a new run for it"
+                "put it back as it was, or move it away, resume, and start a new run for it"
             )
     if problems:
         more = [f"and {count - MOST_NAMED:,} more files"] if count > MOST_NAMED else []

@@ -193,7 +193,7 @@ def _files(report: Mapping[str, Any]) -> Iterator[str]:
     what = "read" if report["state"] == "dry_run" else "done"
     yield f"Files          {files[what]:>12,} of {files['total']:,} {what}"
     if files["new"]:
-        yield f"  {files['new']:,} more match by now; --resume with --allow-new takes them in"
+        yield f"  {files['new']:,} more came since and were not read; --resume with --allow-new takes them in"
     for damage in files["damaged"][:_MOST]:
         offset = f" at byte {damage['offset']:,}" if damage["offset"] is not None else ""
         lines = f", {counted(damage['lines'], 'line')} read" if damage["lines"] else ""

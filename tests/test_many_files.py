@@ -30,4 +30,4 @@ def test_of_a_hundred_thousand_files_those_that_cannot_be_read_are_named(backfil
     assert outcome.books["imported"] == FILES - len(GONE)
     assert backfills.emulator.stats()["distinct"] == FILES - len(GONE)
     found = {(one["uri"][-11:-5], one["problem"]) for one in outcome.report["files"]["damaged"]}
-    assert found == {(f"{number:06d}", "missing") for number in GONE}
+    assert found == {(f"{number:06d}", "broken_link") for number in GONE}

@@ -161,10 +161,40 @@ def test_new_files_are_told_and_taken_in_only_when_asked_for(backfills: Backfill
     assert backfills.emulator.stats()["duplicates"] == 0
     again = backfills.run(backfills.everything, resume=run_id, allow_new=True)
     assert (again.code, again.books) == (0, taken.books)
+    backfills.write("c.json", events(10, first=200))
+    done = backfills.run(backfills.everything, resume=run_id)
+    assert (done.code, done.books, done.report["files"]["new"]) == (0, taken.books, 1)
     (folder / "manifest_added" / "0001.jsonl").unlink()
     lost = backfills.run(backfills.everything, resume=run_id)
     assert lost.code == 2
     assert "a part of the manifest is missing" in lost.err
+
+
+def test_a_link_that_led_nowhere_keeps_nothing_from_being_done_or_resumed(backfills: Backfills) -> None:
+    whole = backfills.write("a.json", events(10))
+    link = whole.with_name("link.json")
+    link.symlink_to("mended.json")
+    first = backfills.run(backfills.everything)
+    whole.with_name("mended.json").write_bytes(whole.read_bytes())
+    resumed = backfills.run(backfills.everything, resume=first.report["run_id"])
+
+    for outcome in (first, resumed):
+        (damaged,) = outcome.report["files"]["damaged"]
+        assert (outcome.code, outcome.books["imported"]) == (4, 10)
+        assert (damaged["uri"], damaged["problem"]) == (str(link), "broken_link")
+    assert resumed.report["files"]["new"] == 1
+
+
+def test_a_link_that_is_mended_before_it_is_read_is_left_to_a_new_run(backfills: Backfills) -> None:
+    whole = backfills.write("a.json", events(10))
+    link = whole.with_name("link.json")
+    link.symlink_to("mended.json")
+    run_id = begun(backfills)
+    whole.with_name("mended.json").write_bytes(whole.read_bytes())
+    resumed = backfills.run(backfills.everything, resume=run_id)
+
+    assert (resumed.code, resumed.books["imported"]) == (4, 10)
+    assert [each["problem"] for each in resumed.report["files"]["damaged"]] == ["broken_link"]
 
 
 def test_a_changed_file_is_refused_by_name(backfills: Backfills) -> None:

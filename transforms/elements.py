@@ -47,6 +47,11 @@ class FilePart(NamedTuple):
         """Bytes of the stored file that this part covers."""
         return (self.size if self.end is None else self.end) - self.start
 
+    @property
+    def is_broken_link(self) -> bool:
+        """Whether it is a link on disk that led nowhere when the run was planned."""
+        return not self.version and "://" not in self.uri
+
 
 class Ordered(NamedTuple):
     """Where a segment's lines lie whose order is not that of their files.
@@ -120,7 +125,7 @@ class FileNote(NamedTuple):
         uri: the file, or the first.
         lines: lines read.
         problem: None, or what is wrong with the file: `truncated`, `corrupt`, `unsupported_format`,
-            `encoding`, `changed`, `missing`, `unreadable`.
+            `encoding`, `changed`, `broken_link`, `missing`, `unreadable`.
         offset: where in the stored file the problem was noticed.
         detail: the error's name and words.
         parts: how many parts.

@@ -24,6 +24,10 @@ from transforms.storage import FileSystem, storage_errors, told
 from transforms.stretches import Pack, Stretch
 
 JOINED_BYTES: Final = 256 << 10
+_BROKEN_LINK: Final = (
+    "it led nowhere when the run was planned, so nothing of it is part of the run; mend it, and import it "
+    "with a new run over it"
+)
 _NEWLINE: Final = ord("\n")
 
 
@@ -134,9 +138,9 @@ class _Stream:
                     last = lines.raw[-1]
                     yield lines.raw
         except (DamagedFile, FormatProblem, Changed) as error:
-            stretch.problem = _problem(error)
+            stretch.problem = _problem(error, part)
         except storage_errors() as error:
-            stretch.problem = _problem(error)
+            stretch.problem = _problem(error, part)
         if stretch.note().may_heal and self._unread_from is None:
             self._unread_from = self._length
         if last != _NEWLINE:
@@ -251,8 +255,10 @@ class _Stream:
                 yield stretch, low, high
 
 
-def _problem(error: BaseException) -> tuple[str, int | None, str]:
+def _problem(error: BaseException, part: FilePart) -> tuple[str, int | None, str]:
     """Returns what a note says of what ended the reading of a file."""
+    if part.is_broken_link:
+        return "broken_link", None, _BROKEN_LINK
     if isinstance(error, DamagedFile | FormatProblem):
         return error.problem, error.offset, error.detail
     if isinstance(error, FileNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import gc
 import logging
 import os
@@ -34,6 +35,7 @@ from pipelines.resuming import RunMismatch
 from pipelines.state import StateUnusable
 from pipelines.summary import counted, shown, summary
 from transforms.elements import GC_OBJECTS
+from transforms.storage_options import StorageOptionsWrong
 
 _NO_ENGINE: Final = "DirectRunner works on this machine, and nothing goes on without this process"
 _ONE_AFTER_ANOTHER: Final = "a job begins when the one before has ended, and this process sees to that"
@@ -97,6 +99,7 @@ def run(
         SecretUnavailable,
         StateUnusable,
         EndpointRefused,
+        StorageOptionsWrong,
     ) as error:
         return _refuse(str(error), ExitCode.USAGE)
     except NothingMatched as error:
@@ -166,10 +169,25 @@ def _start(config: Config, resume: str | None, replay: str | None, dry_run: bool
         f"{counted(manifest.files, 'file')}, {counted(manifest.bytes, 'byte')}, "
         f"{counted(len(manifest.segments), 'segment')}; state in {shown(launch.folder.uri)}"
     )
+    if launch.days_without:
+        text += f"\n  {_days_text(launch.days_without)}"
     if not config.beam.on_one_machine:
         lanes = choose_lanes(config)
         text += f"\n  {config.beam.runner}, {counted(lanes.count, 'lane')}: {lanes.why}"
     return _Start(manifest.run_id, text, partial(run_launch, launch), partial(submit_launch, launch))
+
+
+def _days_text(days: Sequence[dt.date]) -> str:
+    """Returns which days have no file, the first of them by name.
+
+    >>> _days_text([dt.date(2024, 3, 5)])
+    'no file of 1 day in source.dates: 2024-03-05'
+    """
+    named = ", ".join(map(str, days[:_DAYS_NAMED])) + (", …" if len(days) > _DAYS_NAMED else "")
+    return f"no file of {counted(len(days), 'day')} in source.dates: {named}"
+
+
+_DAYS_NAMED: Final = 5
 
 
 def _launch(config: Config, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool) -> Launch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixpanel_http.crash_points import crash_point
@@ -53,6 +54,7 @@ class Launch:
         lease: the right to work on the run.
         new_files: files that match by now and are no part of the run.
         emulator_folder: where the embedded Mixpanel keeps what it is sent, if not in the run's folder.
+        days_without: the days among those of a new run of which there is no file.
     """
 
     config: Config
@@ -65,6 +67,7 @@ class Launch:
     lease: Lease
     new_files: int = 0
     emulator_folder: StateFolder | None = None
+    days_without: Sequence[dt.date] = ()
 
     @property
     def segments_left(self) -> int:
@@ -107,7 +110,9 @@ def prepare_launch(
     segments = planned if planned is not None else _sorted_segments(config, folder, files, lease)
     manifest = _new_manifest(config, run_id, files, segments, origin)
     write_manifest(folder, manifest)
-    return Launch(config, folder, manifest, RecordFile(), False, dry_run, launch, lease)
+    made = Launch(config, folder, manifest, RecordFile(), False, dry_run, launch, lease)
+    dates = config.source.dates
+    return dataclasses.replace(made, days_without=files.days_without(dates.from_, dates.to) if dates else ())
 
 
 def new_run_id(now: dt.datetime | None = None) -> str:

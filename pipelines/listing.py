@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 _BATCH: Final = 10_000
@@ -103,6 +103,18 @@ class Listing(Collection[SourceFile]):
             self._database.execute("BEGIN")
             self._database.executemany("DELETE FROM files WHERE uri = ?", batch)
             self._database.execute("COMMIT")
+
+    def days_without(self, first: dt.date, last: dt.date) -> Sequence[dt.date]:
+        """Returns the days from one to another of which there is no file."""
+        days = (first + dt.timedelta(n) for n in range((last - first).days + 1))
+        there = self._days()
+        return [day for day in days if day not in there]
+
+    def _days(self) -> frozenset[dt.date | None]:
+        if self._database is None:
+            return frozenset(file.date for file in self._held.values())
+        found = self._database.execute("SELECT DISTINCT date FROM files WHERE date IS NOT NULL")
+        return frozenset(dt.date.fromisoformat(date) for (date,) in found)
 
     @property
     def bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,17 +64,34 @@ def list_files(source: SourcePattern, storage: Storage) -> Listing:
     """Returns the files that match, each once, in the order in which they are to be sent.
 
     Raises:
-        NothingMatched: if there is none.
+        NothingMatched: if there is none; without dates also if there is none for one of several URIs.
+        SourceUnreadable: if the storage refuses or a folder does not exist.
+    """
+    found, barren = find_files(source, storage)
+    if not len(found) or (barren and source.first_date is None):
+        folders = [u for u in barren if scheme_of(u) == "file" and os.path.isdir(path_of(u))]
+        hint = f"; {folders[0]} is a folder: for all files in it write {folders[0]}/**" if folders else ""
+        others = "; the others of source.uri have files" if len(found) else ""
+        raise NothingMatched(f"no file matches {', '.join(barren)}{_dates_text(source)}{others}{hint}")
+    return found
+
+
+def find_files(source: SourcePattern, storage: Storage) -> tuple[Listing, Sequence[str]]:
+    """Returns the files that match, and the URIs that none does.
+
+    Raises:
         SourceUnreadable: if the storage refuses or a folder does not exist.
     """
     found = Listing(source.order == "newest_first")
+    barren = []
     for uri in source.uris:
-        found.add(_matching(uri, source, storage))
-    if not len(found):
-        folders = [u for u in source.uris if scheme_of(u) == "file" and os.path.isdir(path_of(u))]
-        hint = f"; {folders[0]} is a folder: for all files in it write {folders[0]}/**" if folders else ""
-        raise NothingMatched(f"no file matches {', '.join(source.uris)}{_dates_text(source)}{hint}")
-    return found
+        files = _matching(uri, source, storage)
+        first = next(files, None)
+        if first is None:
+            barren.append(uri)
+        else:
+            found.add(itertools.chain((first,), files))
+    return found, barren
 
 
 def cut_segments(
@@ -211,7 +229,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
             out, i = out + "[" + ("^" + inside[1:] if inside[0] == "!" else inside) + "]", end + 1
         else:
             out, i = out + re.escape(pattern[i]), i + 1
-    return re.compile(out)
+    return re.compile(out, re.DOTALL)  # a name may have more than one line
 
 
 def _prefixes(pattern: str, source: SourcePattern) -> list[str]:

@@ -11,7 +11,7 @@ from mixpanel_http.insert_ids import RECIPE
 from pipelines.config import RUN_ID, Config
 from pipelines.listing import Listing, SourceFile
 from pipelines.manifest import Manifest, ManifestUnusable, add_to_manifest
-from pipelines.plan import NothingMatched, SourcePattern, list_files, plan_segments
+from pipelines.plan import SourcePattern, find_files, plan_segments
 from pipelines.record_file import RecordFile
 from pipelines.segment_file import SegmentFile, line_of
 from pipelines.state import StateFolder
@@ -178,10 +178,7 @@ def listed_now(config: Config) -> Listing:
     Raises:
         SourceUnreadable: if the source cannot be listed.
     """
-    try:
-        return list_files(pattern_of(config), Storage(config.source.storage_options))
-    except NothingMatched:
-        return Listing()
+    return find_files(pattern_of(config), Storage(config.source.storage_options))[0]
 
 
 def segments_of(config: Config, files: Collection[SourceFile]) -> Iterator[Segment]:

@@ -16,6 +16,7 @@ from pipelines.plan import (
     SourcePattern,
     SourceUnreadable,
     cut_segments,
+    find_files,
     list_files,
     plan_segments,
 )
@@ -121,6 +122,26 @@ def test_an_object_store_that_cannot_be_reached_is_named_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_uri_that_matches_nothing_is_told_also_where_others_have_files(partitions: Path) -> None:
+    uris = [str(partitions / name) for name in ("dt=2024-01-31/*", "dt=2024-01-3l/*")]
+    with pytest.raises(NothingMatched, match=r"dt=2024-01-3l/\*; the others of source.uri have files"):
+        list_files(SourcePattern(uris), Storage())
+
+    found, barren = find_files(SourcePattern(uris), Storage())
+    assert (len(found) > 0, barren) == (True, uris[1:])
+
+
+def test_with_dates_a_uri_may_have_no_files_and_the_days_without_are_known(partitions: Path) -> None:
+    first, last = dt.date(2024, 1, 31), dt.date(2024, 2, 3)
+    uris = [str(partitions / name) for name in ("dt={date}/*", "other/{date}/*")]
+    found = list_files(SourcePattern(uris, first, last), Storage())
+
+    there = {file.date for file in found}
+    assert found.days_without(first, last) == [
+        day for n in range(4) if (day := first + dt.timedelta(n)) not in there
+    ]
+
+
 def test_small_files_are_packed_large_ones_are_cut_compressed_ones_stay_whole() -> None:
     sizes = [100] * 3 + [SEGMENT_BYTES * 2 + 5] + [SMALL_BYTES + 1] + [100]
     files = [SourceFile(None, f"f{i}", size, "v") for i, size in enumerate(sizes)]
@@ -218,6 +239,7 @@ ODD_NAMES += [
     "{date}.json",
     "-dash.json",
     "~.json",
+    "a?versionId=1.json",
 ]
 
 
@@ -225,6 +247,8 @@ def test_files_of_odd_names_are_found_and_read(tmp_path: Path) -> None:
     for name in ODD_NAMES:
         (tmp_path / name).write_text(f"{name!r}\n")
     assert sorted(names(tmp_path, "*.json")) == sorted(ODD_NAMES)
+    assert sorted(names(tmp_path, "**")) == sorted(ODD_NAMES)
+    assert sorted(names(tmp_path, "**/*.json")) == sorted(ODD_NAMES)
 
 
 def test_a_name_that_is_no_utf8_is_refused_by_name(tmp_path: Path) -> None:

@@ -130,7 +130,8 @@ class _S3Object:
     def __init__(self, filesystem: Any, part: FilePart) -> None:
         self._filesystem = filesystem
         self._part = part
-        self._bucket, self._key, _ = filesystem.split_path(path_of(part.uri))
+        # s3fs's own split takes what follows a "?" in a key for something else.
+        self._bucket, _, self._key = path_of(part.uri).partition("/")
 
     def read(self, start: int, end: int) -> bytes:
         from fsspec.asyn import sync

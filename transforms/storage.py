@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from mixpanel_http.secret_refs import resolve_all
+from transforms.storage_options import check_options
 
 SCHEMES: Final = ("file", "s3", "gs")
 # Numbers of tries and timeouts of the stores' own clients; a store in trouble is theirs to ride out.
@@ -56,12 +57,15 @@ class Storage:
 
         Raises:
             SecretUnavailable: if a reference among the options leads nowhere.
+            StorageOptionsWrong: if an option cannot be meant.
             ValueError: if the scheme is none of s3, gs, file.
         """
         import fsspec
 
         scheme = scheme_of(uri)
         options = resolve_all(self.options) if scheme != "file" else {}
+        if options:
+            check_options(scheme, options)
         if scheme == "gs":
             # gcsfs otherwise asks a gRPC service about each bucket first, which costs a minute where there is
             # none.

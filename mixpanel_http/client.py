@@ -22,9 +22,10 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 from urllib3 import exceptions as transport
 
-from mixpanel_http.answers import Answer, SentIds, broken_answer, no_ids
+from mixpanel_http.answers import Answer, broken_answer
 from mixpanel_http.connections import Connections, GivenUp, pool_to
 from mixpanel_http.endpoints import EVENTS, Endpoint
+from mixpanel_http.refused_records import SentIds, no_ids
 from mixpanel_http.secret_refs import SecretRef
 
 Region = Literal["us", "eu", "in"]

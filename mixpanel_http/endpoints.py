@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 from isal import isal_zlib
 
 from mixpanel_http import limits
-from mixpanel_http.answers import Answer, SentIds, ids_of, read_answer
+from mixpanel_http.answers import Answer, read_answer
+from mixpanel_http.refused_records import SentIds, ids_of
 from mixpanel_http.update_answers import read_update_answer
 
 GZIP_LEVEL: Final = 1  # isal's: 0.7 CPU-s per million events where zlib's best costs ten times that

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote
 
-from mixpanel_http.answers import Answer, RefusedRecord, SentIds, is_count, json_object, no_ids, read_answer
+from mixpanel_http.answers import Answer, json_object, read_answer
 from mixpanel_http.endpoints import Endpoint, compress, no_ids_of, without_token
 from mixpanel_http.failure_table import AnswerClass
+from mixpanel_http.refused_records import RefusedRecord, SentIds, is_count, no_ids
 from mixpanel_http.verdicts import Reason, Rejection
 
 MAX_TABLE_BYTES: Final = 100_000_000  # LTAPI: 100MB, uncompressed

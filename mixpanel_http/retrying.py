@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import tenacity
 
-from mixpanel_http.answers import Answer, SentIds, ids_of, once_only
+from mixpanel_http.answers import Answer, once_only
 from mixpanel_http.breaker import CircuitBreaker
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.failure_table import (
@@ -26,6 +26,7 @@ from mixpanel_http.failure_table import (
 )
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt, Stop
+from mixpanel_http.refused_records import SentIds, ids_of
 
 UNREACHABLE_TRIES: Final = 3  # before the first answer ever: then the endpoint is wrong, not in trouble
 PROTOCOL_STOPS: Final = 5  # answers outside the contract in a row: that is not Mixpanel

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import orjson
 
-from mixpanel_http.answers import Answer, SentIds, is_count, json_object, message_of, no_ids, read_answer
+from mixpanel_http.answers import Answer, json_object, message_of, read_answer
 from mixpanel_http.failure_table import AnswerClass
+from mixpanel_http.refused_records import SentIds, is_count, no_ids
 
 _COUNTS: Final = ("num_good_events", "num_records_imported")
 _SAYS_YES: Final = (1, "OK", "ok")

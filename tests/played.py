@@ -11,10 +11,11 @@ from typing import Any
 
 from urllib3 import exceptions as transport
 
-from mixpanel_http.answers import Answer, SentIds, broken_answer, no_ids, read_answer
+from mixpanel_http.answers import Answer, broken_answer, read_answer
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
+from mixpanel_http.refused_records import SentIds, no_ids
 from mixpanel_http.retrying import RetryPolicy, Surroundings
 from tests.virtual_time import VirtualTime
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from mixpanel_emulator.process import EmulatorProcess, start_emulator
-from mixpanel_http.answers import Answer, SentIds, no_ids
+from mixpanel_http.answers import Answer
 from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
+from mixpanel_http.refused_records import SentIds, no_ids
 from mixpanel_http.retrying import RetryPolicy
 from mixpanel_http.secret_refs import SecretRef
 from tests.backfills import event, events, ndjson

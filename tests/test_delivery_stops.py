@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from urllib3 import exceptions as transport
 
-from mixpanel_http.answers import Answer, SentIds, no_ids
+from mixpanel_http.answers import Answer
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
+from mixpanel_http.refused_records import SentIds, no_ids
 from mixpanel_http.retrying import RetryPolicy, Surroundings
 from tests.played import OK, Play, Played, Reply, accounted, body
 from tests.virtual_time import VirtualTime

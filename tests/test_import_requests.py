@@ -21,12 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixpanel_emulator.process import EmulatorProcess
-from mixpanel_http.answers import Answer, SentIds, broken_answer, no_ids, read_answer
+from mixpanel_http.answers import Answer, broken_answer, read_answer
 from mixpanel_http.client import Destination
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
+from mixpanel_http.refused_records import SentIds, no_ids
 from mixpanel_http.retrying import RetryPolicy, Surroundings
 from mixpanel_http.secret_refs import SecretRef
 from pipelines.books import Books, close_books

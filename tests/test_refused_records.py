@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from mixpanel_http.answers import ids_of, no_ids, read_answer
+from mixpanel_http.answers import read_answer
 from mixpanel_http.failure_table import AnswerClass
+from mixpanel_http.refused_records import ids_of, no_ids
 from tests.answers import GOOD, IDS, SENT, answer, refusal
 
 

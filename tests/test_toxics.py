@@ -14,13 +14,14 @@ import pytest
 
 from mixpanel_emulator.oracle import compare
 from mixpanel_emulator.process import EmulatorProcess
-from mixpanel_http.answers import Answer, SentIds, no_ids
+from mixpanel_http.answers import Answer
 from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.endpoints import EVENTS as EVENTS_ENDPOINT
 from mixpanel_http.endpoints import GROUPS, PEOPLE, Endpoint
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
+from mixpanel_http.refused_records import SentIds, no_ids
 from mixpanel_http.retrying import RetryPolicy
 from mixpanel_http.secret_refs import SecretRef
 from tests.backfills import events, ndjson

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import orjson
 
 from mixpanel_emulator.limiter import RateLimiter
-from mixpanel_http.answers import Answer, SentIds, no_ids, read_answer
+from mixpanel_http.answers import Answer, read_answer
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
+from mixpanel_http.refused_records import SentIds, no_ids
 from mixpanel_http.retrying import RetryPolicy, Surroundings
 from tests.virtual_time import VirtualTime
 

@@ -97,7 +97,7 @@ class Attempt:
         self._completed = completed
         self._clock = clock
         self._now = now
-        self._began_at = attempt_began_at(attempt)
+        self._began_at = min(attempt_began_at(attempt), now())
         self._flushed_at = clock()
 
     def record(self, outcome: BlockOutcome) -> None:

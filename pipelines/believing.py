@@ -73,7 +73,7 @@ def believed(attempts: Mapping[str, list[ProgressLine]], letters: Letters) -> Kn
     settled, dead = _settled(sound)
     last = max(sound, key=attempt_of, default="")
     ended_at = sound[last][-1].at if sound.get(last) else 0.0
-    began_at = attempt_began_at(attempt_of(last)) if last else 0.0
+    began_at = min(attempt_began_at(attempt_of(last)), ended_at) if last else 0.0
     return Known(settled, tuple(_open(sound, settled)), dead, began_at, ended_at)
 
 
@@ -84,7 +84,7 @@ def segment_of(name: str) -> str:
 
 def attempt_of(name: str) -> str:
     """Returns the attempt that a file of the ledger is about."""
-    return name.rpartition("/")[2].split(".")[1]
+    return name.rpartition("/")[2].partition(".")[2].partition(".")[0]
 
 
 def _settled(

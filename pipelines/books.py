@@ -29,6 +29,7 @@ class Books:
         tally: everything over all segments (its parts are not used).
         total: outcomes over all records.
         unrecorded: undelivered records of which nothing could be written down.
+        unrecorded_ambiguous: likewise, records that may have got through.
         damaged: how reading of a file part ended, where something was wrong with it.
         segments_done: segments whose completion is committed.
         files_done: files that need not be read again.
@@ -45,6 +46,7 @@ class Books:
     undelivered_files: list[str] = field(default_factory=list)
     undelivered_records: int = 0
     unrecorded: int = 0
+    unrecorded_ambiguous: int = 0
     ambiguous_files: list[str] = field(default_factory=list)
     ambiguous_records: int = 0
     segments_done: int = 0
@@ -143,7 +145,7 @@ def close_books(segments: Iterable[Segment], ledger: Mapping[str, SegmentRecord]
     for name, counted, written in (
         ("dead letters", books.total.dead_lettered, books.dead_records),
         ("undelivered records", books.total.undelivered, books.undelivered_records + books.unrecorded),
-        ("ambiguous records", books.total.ambiguous, books.ambiguous_records),
+        ("ambiguous records", books.total.ambiguous, books.ambiguous_records + books.unrecorded_ambiguous),
     ):
         if counted != written:
             books.name_unbalanced(f"{counted} {name} are counted, {written} written")
@@ -220,6 +222,7 @@ def _add_segment(books: Books, segment: Segment, record: SegmentRecord) -> None:
     books.undelivered_files += [file.name for file in record.undelivered]
     books.undelivered_records += sum(file.records for file in record.undelivered)
     books.unrecorded += record.unrecorded
+    books.unrecorded_ambiguous += record.unrecorded_ambiguous
     books.ambiguous_files += [file.name for file in record.ambiguous]
     books.ambiguous_records += sum(file.records for file in record.ambiguous)
     books.sample.merge(record.sample_level, record.sample)

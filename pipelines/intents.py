@@ -53,7 +53,8 @@ class Intents:
             self.folder.write(numbered, seal(values, seed(self.run, numbered))[0])
             return
         whole = name + SUFFIX
-        self.folder.append(whole, seal(values, seed(self.run, whole))[0])
+        # A line of its own, also behind what another thread could not write to its end.
+        self.folder.append(whole, b"\n" + seal(values, seed(self.run, whole))[0])
         if number == 0:
             self.folder.keep_names(FOLDER)
 

@@ -27,9 +27,9 @@ from pipelines.launch import Launch, new_run_id, prepare_launch
 from pipelines.lease import Lease, take_lease
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.plan import NothingMatched
-from pipelines.replay import copy_letters, letters_of, reading_letters, replaying
+from pipelines.replay import copy_letters, letters_of, note_replayed, reading_letters, replaying
 from pipelines.report import ExitCode, RunFacts, make_report
-from pipelines.resuming import RunMismatch, absolute, check_run_id
+from pipelines.resuming import RunMismatch, absolute, check_not_replayed, check_run_id
 from pipelines.stages import (
     Stage,
     Stages,
@@ -111,7 +111,10 @@ def prepare_jobs_replay(config: JobsConfig, origin: str, *, dry_run: bool = Fals
         copied = folder.below(stage.name)
         copy_letters(source.below(stage.name), copied)
         alone = reading_letters(stage_config(config, stage, folder), copied)
-        return prepare_launch(alone, dry_run=dry_run, origin=f"{origin}/{stage.name}")
+        check_not_replayed(source.below(stage.name), alone)
+        launch = prepare_launch(alone, dry_run=dry_run, origin=f"{origin}/{stage.name}")
+        note_replayed(source.below(stage.name), launch)
+        return launch
 
     return _begin(config, folder, Stages(_name(folder), _now(), tuple(left), origin), prepare, dry_run)
 

@@ -12,7 +12,8 @@ from mixpanel_http.crash_points import crash_point
 from pipelines.config import Config
 from pipelines.digest import write_digest
 from pipelines.lease import Lease, take_lease
-from pipelines.ledger import read_ledger, trim_dead_letters
+from pipelines.ledger import FOLDER as LEDGER
+from pipelines.ledger import last_attempt, read_ledger, trim_dead_letters
 from pipelines.listing import Listing
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import Manifest, ManifestUnusable, read_manifest, write_manifest
@@ -23,6 +24,7 @@ from pipelines.resuming import (
     RunMismatch,
     absolute,
     check_files,
+    check_not_replayed,
     check_run_id,
     check_segments,
     check_settings,
@@ -104,13 +106,12 @@ def prepare_launch(
     files = list_files(pattern_of(config), Storage(config.source.storage_options))
     sorts = config.records.order_by is not None
     planned = None if sorts else SegmentFile(map(line_of, segments_of(config, files)))
-    launch = new_attempt_id()
-    lease = _lease(config, folder, launch)
+    lease = _lease(config, folder)
     crash_point("after lease")
     segments = planned if planned is not None else _sorted_segments(config, folder, files, lease)
     manifest = _new_manifest(config, run_id, files, segments, origin)
     write_manifest(folder, manifest)
-    made = Launch(config, folder, manifest, RecordFile(), False, dry_run, launch, lease)
+    made = Launch(config, folder, manifest, RecordFile(), False, dry_run, lease.owner, lease)
     dates = config.source.dates
     return dataclasses.replace(made, days_without=files.days_without(dates.from_, dates.to) if dates else ())
 
@@ -121,10 +122,11 @@ def new_run_id(now: dt.datetime | None = None) -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
-def _lease(config: Config, folder: StateFolder, launch: str) -> Lease:
-    """Returns the right to work on a run: for this start of it."""
+def _lease(config: Config, folder: StateFolder) -> Lease:
+    """Returns the right to work on a run, for a new start of it."""
     seconds, beam = config.run.lease_seconds, config.beam
-    return take_lease(folder, launch, seconds, shared=not beam.in_process, afar=not beam.on_one_machine)
+    shared, afar = not beam.in_process, not beam.on_one_machine
+    return take_lease(folder, new_attempt_id(), seconds, shared=shared, afar=afar)
 
 
 def _sorted_segments(config: Config, folder: StateFolder, files: Listing, lease: Lease) -> SegmentFile:
@@ -149,12 +151,16 @@ def _resume(config: Config, folder: StateFolder, run_id: str, dry_run: bool, all
     if manifest.run_id != run_id:
         raise ManifestUnusable(f"{folder.uri_of(MANIFEST)}: is of another run, {manifest.run_id}")
     check_settings(manifest, config)
-    launch = new_attempt_id()
-    lease = _lease(config, folder, launch)
+    lease = _lease(config, folder)
     try:
-        ledger = read_ledger(folder, manifest.key)
+        names = folder.names(LEDGER)
+        lease.stand_behind(last_attempt(names))  # earlier starts may have gone by a clock that is ahead
+        ledger = read_ledger(folder, manifest.key, names=names)
         check_segments(folder, manifest, ledger)
+        launch = lease.owner
         made = Launch(config, folder, manifest, ledger, True, dry_run, launch, lease)
+        if made.segments_left:
+            check_not_replayed(folder, config)
         made = _with_files(made, allow_new) if made.segments_left or allow_new else _with_new_files(made)
         write_digest(folder, manifest.key, launch, ledger)  # should this start be killed, the next is fast
         crash_point("before trim")

@@ -19,6 +19,7 @@ import orjson
 
 from mixpanel_http.crash_points import crash_point
 from pipelines.state import StateFolder
+from transforms.elements import new_attempt_id
 
 NAME: Final = "lock.json"
 SECONDS: Final = 90.0  # for which a lease holds that does not say
@@ -71,6 +72,16 @@ class Lease:
         crash_point("before renewal")
         self.folder.write(NAME, self._content())
         return True
+
+    def stand_behind(self, owner: str) -> None:
+        """Takes another name, where this one does not sort behind another start's.
+
+        Raises:
+            StateUnusable: if the state folder cannot be used.
+        """
+        if self.owner <= owner:
+            self.owner = new_attempt_id(after=owner)
+            self.folder.write(NAME, self._content())
 
     def keep(self) -> bool:
         """Renews a lease that several keep, if that is due; returns False if it is no longer theirs.

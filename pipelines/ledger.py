@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -39,7 +39,7 @@ from pipelines.record_file import RecordFile
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.versions import check_worker
 from transforms import drain
-from transforms.elements import EarlierSends, attempt_began_at
+from transforms.elements import EarlierSends, attempt_began_at, new_attempt_id
 from transforms.ordered_blocks import START_ANEW
 from transforms.tally import Counts, Tally
 
@@ -107,6 +107,7 @@ class Ledger:
             WorkerRefused: if it is not.
         """
         check_worker(self.versions)
+        new_attempt_id(after=self.launch)  # those of this process sort behind all that was there before
         if self.launch:
             attend(self.folder, self.launch, self.patience)
 
@@ -218,8 +219,17 @@ class Ledger:
         return self._begun.get(segment, [])
 
 
+def last_attempt(names: Iterable[str]) -> str:
+    """Returns the attempt that sorts behind all others in a ledger's files, or nothing."""
+    attempts = map(attempt_of, names)
+    return max((attempt for attempt in attempts if attempt_began_at(attempt)), default="")
+
+
 def read_ledger(
-    folder: StateFolder, run: str = "", unrecorded: Mapping[str, Mapping[int, Tally]] | None = None
+    folder: StateFolder,
+    run: str = "",
+    unrecorded: Mapping[str, Mapping[int, Tally]] | None = None,
+    names: Iterable[str] | None = None,
 ) -> RecordFile:
     """Returns what the ledger knows of each segment that was begun.
 
@@ -227,11 +237,12 @@ def read_ledger(
         folder: the run's folder.
         run: the run's identity.
         unrecorded: the counts of blocks that could not be written down, by segment and ordinal.
+        names: of the ledger's files, where they are listed already.
 
     Raises:
         StateUnusable: if the state folder cannot be read.
     """
-    names = sorted(folder.names(FOLDER))
+    names = sorted(folder.names(FOLDER) if names is None else names)
     letters = Letters(folder)
     found = _done(folder, run, [name for name in names if name.endswith(".done")], letters)
     unfinished: dict[str, list[str]] = {}
@@ -249,6 +260,7 @@ def read_ledger(
             record = summarise(segment, (*recorded.values(), *left), known.dead)
             record.began_at, record.ended_at = known.began_at, known.ended_at
             record.unrecorded = sum(block.tally.total.undelivered for block in left)
+            record.unrecorded_ambiguous = sum(block.tally.total.ambiguous for block in left)
             found.put(record)
     return found
 
@@ -344,6 +356,7 @@ __all__ = [
     "ErrorLimit",
     "Ledger",
     "SegmentRecord",
+    "last_attempt",
     "read_ledger",
     "read_stops",
     "segment_of",

@@ -97,6 +97,7 @@ class SegmentRecord:
         completion: the file that says that it is done, or nothing.
         digested: whether the run's digest has it.
         unrecorded: undelivered records of which only the process knows that could not write them down.
+        unrecorded_ambiguous: likewise, records that may have got through.
     """
 
     segment: str
@@ -115,6 +116,7 @@ class SegmentRecord:
     completion: str = ""
     digested: bool = False
     unrecorded: int = 0
+    unrecorded_ambiguous: int = 0
 
 
 def seed(run: str, name: str) -> int:
@@ -217,7 +219,7 @@ def record_values(record: SegmentRecord) -> dict[str, Any]:
         "began": [record.began_at, record.ended_at],
         "completion": record.completion,
         "digested": record.digested,
-        "unrecorded": record.unrecorded,
+        "unrecorded": [record.unrecorded, record.unrecorded_ambiguous],
     }
 
 
@@ -234,7 +236,7 @@ def stored_record(values: Mapping[str, Any]) -> SegmentRecord:
     record.undelivered = tuple(DeadFile(*file) for file in values["undelivered"])
     record.ambiguous = tuple(DeadFile(*file) for file in values["ambiguous"])
     record.began_at, record.ended_at = values["began"]
-    record.unrecorded = values["unrecorded"]
+    record.unrecorded, record.unrecorded_ambiguous = values["unrecorded"]
     return record
 
 

@@ -14,7 +14,7 @@ from pipelines.launch import Launch, new_run_id, prepare_launch
 from pipelines.ledger import DeadFile, read_ledger
 from pipelines.manifest import read_manifest, read_origin
 from pipelines.plan import NothingMatched
-from pipelines.resuming import RunMismatch, check_run_id
+from pipelines.resuming import REPLAYED, RunMismatch, check_not_replayed, check_run_id
 from pipelines.state import StateFolder, StateUnusable
 from transforms.storage import Storage
 
@@ -34,6 +34,7 @@ def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Lau
         raise RunMismatch("a lookup table is sent as a whole: mend its file and start a new run")
     state = StateFolder(config.run.state, Storage(config.run.storage_options))
     source = state.below(origin)
+    check_not_replayed(source, config)
     if not letters_of(source):
         raise NothingMatched(f"run {origin} has neither dead letters nor undelivered records")
     run_id = config.run.id or new_run_id()
@@ -41,7 +42,15 @@ def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Lau
     if not folder.exists("manifest.jsonl"):
         copy_letters(source, folder)
     named = config.model_copy(update={"run": config.run.model_copy(update={"id": run_id})})
-    return prepare_launch(reading_letters(named, folder), dry_run=dry_run, origin=origin)
+    launch = prepare_launch(reading_letters(named, folder), dry_run=dry_run, origin=origin)
+    note_replayed(source, launch)
+    return launch
+
+
+def note_replayed(source: StateFolder, launch: Launch) -> None:
+    """Notes in a run's folder which run sends what it had left, before that one sends anything."""
+    if not launch.dry_run:
+        source.write(REPLAYED, launch.manifest.run_id.encode())
 
 
 def replaying(config: Config, run_id: str) -> Config:

@@ -141,7 +141,7 @@ def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, 
         },
         "filtered": {"by_reason": dict(tally.by_filter.most_common())},
         "undelivered": {"files": books.undelivered_files, "unrecorded": books.unrecorded},
-        "ambiguous": {"files": books.ambiguous_files},
+        "ambiguous": {"files": books.ambiguous_files, "unrecorded": books.unrecorded_ambiguous},
         "by_endpoint": _by_endpoint(manifest.settings.get("records.kind"), books),
         "files": {
             "total": manifest.files,

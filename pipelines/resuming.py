@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
 from mixpanel_http.insert_ids import RECIPE
+from mixpanel_http.kinds import KINDS
 from pipelines.config import RUN_ID, Config
 from pipelines.listing import Listing, SourceFile
 from pipelines.manifest import Manifest, ManifestUnusable, add_to_manifest
@@ -20,6 +21,7 @@ from transforms.elements import FilePart, Segment
 from transforms.storage import Storage, path_of, scheme_of
 
 MOST_NAMED: Final = 20
+REPLAYED: Final = "replayed_by"  # a file with the id of the run that sends what this one had left
 
 
 class RunMismatch(ValueError):
@@ -107,6 +109,24 @@ def check_settings(manifest: Manifest, config: Config) -> None:
                 "put it back, or start a new run"
                 for name in differing
             )
+        )
+
+
+def check_not_replayed(folder: StateFolder, config: Config) -> None:
+    """Refuses to send what another run has sent already in this one's place, where that does harm twice.
+
+    Events have ids, by which Mixpanel shows one. Of updates `$add` would count double, and an old `$set` take
+    the place of a newer one.
+
+    Raises:
+        RunMismatch: if there is such a run; the message names it.
+    """
+    once = KINDS[config.records.kind].in_order and config.limits.retry.non_idempotent != "retry"
+    if once and folder.exists(REPLAYED):
+        by = folder.read(REPLAYED).decode(errors="replace")
+        raise RunMismatch(
+            f"{folder.uri}: what this run had left has been replayed by run {by}, and would be done twice: "
+            f"go on with {by} (--resume or replay); or, to mean it, remove {folder.uri_of(REPLAYED)}"
         )
 
 

@@ -143,9 +143,10 @@ def _reasons(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _only_ambiguous(report: Mapping[str, Any]) -> bool:
-    """Returns whether nothing is left but what is not sent again unless that is asked for."""
+    """Returns whether nothing is left but what is not sent again unless asked for, and all is on record."""
     books = report["books"]
-    return bool(books["ambiguous"]) and not (books["undelivered"] or books["not_attempted"])
+    left = books["undelivered"] or books["not_attempted"] or report["ambiguous"]["unrecorded"]
+    return bool(books["ambiguous"]) and not left
 
 
 def _ambiguous(report: Mapping[str, Any]) -> Iterator[str]:

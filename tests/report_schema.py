@@ -66,6 +66,7 @@ class _Undelivered(_Section):
 
 class _Ambiguous(_Section):
     files: list[str]
+    unrecorded: Count
 
 
 class _Damaged(_Section):

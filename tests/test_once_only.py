@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mixpanel_http.crash_points import CRASHED
-from pipelines.state import StateFolder
+from pipelines.intents import Intents, read_intents
+from pipelines.state import StateFolder, StateUnusable
 from pipelines.summary import summary
 from tests.backfills import Backfills, Outcome, read_letters
 from tests.processes import start
 from tests.servers import GcsServer, S3Server
+from tests.test_unwritable import faulty
+from transforms import elements
 from transforms.storage import Storage
 
 ONE_BY_ONE = {"records.kind": "profiles", "limits.in_flight": 4, "run.id": "it"}
@@ -197,3 +203,55 @@ def test_a_thousand_lost_answers_double_no_increment(backfills: Backfills) -> No
 
     check(backfills, outcome.report, 5000)
     assert backfills.emulator.stats()["faults"]["cut"] >= 1000
+
+
+def test_a_crash_doubles_nothing_though_the_clock_is_set_back_before_the_resume(
+    backfills: Backfills, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backfills.write("a.json", increments(120))
+    config = backfills.config(backfills.everything, {**ONE_BY_ONE, "limits.records_per_request": 20})
+    code, _, err = start(config, crash_at="between answer and receipt:2").end()
+    assert code == CRASHED, err
+    monkeypatch.setattr(elements, "time", SimpleNamespace(time=lambda: time.time() - 3600))
+    resumed = backfills.run_config(config, resume="it")
+
+    assert resumed.code == 5, (resumed.report["failure"], resumed.books)
+    assert resumed.books["ambiguous"] > 0
+    check(backfills, resumed.report, 120)
+
+
+def test_an_intent_counts_though_the_one_before_it_could_not_be_written_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StateFolder(str(tmp_path))
+    intents = Intents(folder, "run")
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda file, content: whole(file, content[: len(content) // 2]))
+    with pytest.raises(StateUnusable, match="bytes written"):
+        intents.intend("0000000", "a" * 32, {0: b"\x01"})
+    monkeypatch.undo()
+    intents.intend("0000000", "a" * 32, {1: b"\x03"})
+
+    assert read_intents(folder, "run", folder.names("ledger")) == {"a" * 32: {1: b"\x03"}}
+
+
+def test_increments_whose_outcome_cannot_be_written_down_are_ambiguous_and_no_resume_sends_them(
+    backfills: Backfills,
+) -> None:
+    updates = [*increments(40), *({"$distinct_id": f"s-{n}", "$set": {"a": 1}} for n in range(10))]
+    backfills.write("a.json", updates)
+    config = backfills.config(backfills.everything, {**ONE_BY_ONE, "limits.records_per_request": 20})
+    run = faulty("no space", ".prog", config)
+    report = json.loads(run.stdout)
+
+    assert run.returncode == 1, run.stderr
+    assert report["books"]["balanced"], report["books"]
+    books, sent = report["books"], len(applied(backfills).keys() - {"a"})
+    assert sent > 0
+    assert books["ambiguous"] == report["ambiguous"]["unrecorded"] == sent
+    assert books["undelivered"] + books["not_attempted"] + books["ambiguous"] == books["read"]
+    resumed = backfills.run_config(config, resume="it")
+
+    assert (resumed.code, resumed.books["ambiguous"]) == (5, sent)
+    assert len(listed(resumed.report)) == sent
+    assert set(applied(backfills).values()) == {1}

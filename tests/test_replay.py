@@ -79,3 +79,29 @@ def test_a_run_that_does_not_exist_is_not_replayed(backfills: Backfills) -> None
 
     assert outcome.code == 2
     assert "never" in outcome.err
+
+
+def test_updates_that_a_replay_has_sent_are_sent_neither_by_a_resume_nor_by_another_replay(
+    backfills: Backfills,
+) -> None:
+    backfills.write("a.json", [{"$distinct_id": f"u-{n}", "$add": {"n": 1}} for n in range(20)])
+    changes = {
+        "records.kind": "profiles",
+        "run.id": "first",
+        "limits.retry": {"first_wait_seconds": 0.02, "give_up_after_seconds": 0.1},
+    }
+    backfills.emulator.faults([{**fault({"status": 429}), "path": "/engage"}])
+    first = backfills.run(backfills.everything, changes)
+    assert first.books["undelivered"] == 20, (first.books, first.err, first.report["requests"])
+    backfills.emulator.faults([])
+    assert backfills.run(backfills.everything, {**changes, "run.id": "second"}, replay="first").code == 0
+
+    resumed = backfills.run(backfills.everything, changes, resume="first")
+    replayed = backfills.run(backfills.everything, {**changes, "run.id": "third"}, replay="first")
+
+    assert (resumed.code, replayed.code) == (2, 2)
+    assert "has been replayed by run second" in resumed.err
+    assert "has been replayed by run second" in replayed.err
+    profiles = [json.loads(raw) for raw in backfills.emulator.records(kind="profiles")]
+    assert [profile["$properties"]["n"] for profile in profiles] == [1] * 20
+    assert backfills.run(backfills.everything, {**changes, "run.id": "second"}, resume="second").code == 0

@@ -100,6 +100,11 @@ def _count_fates(tally: Tally, settled: OpenBlock, lines: Indices) -> None:
     for name in ("imported", "undelivered", "ambiguous", "not_attempted"):
         tally.parts.add_each(name, parts[settled.fates == FATES.index(name)])
     _count_by_endpoint(tally, settled)
+    tried = settled.once_only & (settled.fates != FATES.index("not_attempted"))
+    routes = settled.prepared.records.routes
+    tally.once_only.update(
+        (int(parts[record]), ROUTES[routes[record]].endpoint.name) for record in np.flatnonzero(tried)
+    )
 
 
 def _parts(block: Block, lines: Indices) -> Indices:

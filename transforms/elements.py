@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -284,13 +285,33 @@ class BlockOutcome:
     once_only: bool = False
 
 
-def new_attempt_id() -> str:
+class _Moments:
+    """The milliseconds that ids begin with: later ones are larger, also where the clock is set back."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self, after: int) -> int:
+        with self._lock:
+            self._last = max(int(time.time() * 1000), self._last + 1, after + 1)
+            return self._last
+
+
+_moments: Final = _Moments()
+
+
+def new_attempt_id(after: str = "") -> str:
     """Returns an id that begins with the time, so that names sort by it, and is like no other.
 
-    >>> attempt_began_at(new_attempt_id()) <= time.time()
+    >>> new_attempt_id() < new_attempt_id()
     True
+
+    Args:
+        after: an id of another process; this one, and all that come after it here, sort behind it.
     """
-    return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
+    moment = _moments.next(round(attempt_began_at(after) * 1000))
+    return f"{moment:012x}{secrets.token_hex(10)}"
 
 
 def attempt_began_at(attempt: str) -> float:

@@ -43,6 +43,8 @@ class Tally:
         retry_wait_s: before a retry.
         outage_wait_s: until an outage was over.
         isolations: requests that were cut to find the records at fault.
+        once_only: by part and endpoint, records that may have been sent and must not be sent twice; nothing
+            on record, but what they are if nothing else is.
     """
 
     parts: PartCounts = field(default_factory=PartCounts)
@@ -63,6 +65,7 @@ class Tally:
     retry_wait_s: float = 0.0
     outage_wait_s: float = 0.0
     isolations: int = 0
+    once_only: Counter[tuple[int, str]] = field(default_factory=Counter, compare=False)
 
     @property
     def total(self) -> Counts:

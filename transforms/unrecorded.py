@@ -72,18 +72,28 @@ here: Final = Unrecorded()
 
 
 def _unsettled(tally: Tally) -> Tally:
-    """Returns the same requests and records, with all records undelivered."""
+    """Returns the same requests and records, with all records undelivered.
+
+    But what must not be sent twice is ambiguous where it may have been sent: a resume will not send it.
+    """
     found = Tally()
     found.add_apart_from_parts(tally)
-    endpoints = Counter[str]()
+    endpoints, doubtful = Counter[str](), Counter[int]()
     for name, count in tally.by_endpoint.items():
         endpoints[f"{name.partition('.')[0]}.undelivered"] += count
-    found.by_endpoint = endpoints
+    for (part, name), count in tally.once_only.items():
+        doubtful[part] += count
+        endpoints[f"{name}.undelivered"] -= count
+        endpoints[f"{name}.ambiguous"] += count
+    found.by_endpoint = +endpoints
     for counter in (found.by_reason, found.by_filter, found.alterations):
         counter.clear()
-    found.parts = PartCounts({index: _undelivered(counts) for index, counts in tally.parts.items()})
+    found.parts = PartCounts(
+        {index: _undelivered(counts, doubtful[index]) for index, counts in tally.parts.items()}
+    )
     return found
 
 
-def _undelivered(counts: Counts) -> Counts:
-    return Counts(counts.read, counts.expanded, undelivered=counts.read + counts.expanded)
+def _undelivered(counts: Counts, doubtful: int) -> Counts:
+    undelivered = counts.read + counts.expanded - doubtful
+    return Counts(counts.read, counts.expanded, undelivered=undelivered, ambiguous=doubtful)

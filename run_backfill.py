@@ -11,12 +11,14 @@ it, stamps $insert_id, imports it at the rate Mixpanel allows, and accounts for 
 
 EPILOG = """examples:
   python run_backfill.py --config configs/local.yaml
+  python run_backfill.py show --config configs/s3.yaml
   python run_backfill.py --config configs/s3.yaml --dry-run
   python run_backfill.py --config configs/s3.yaml --set source.dates.from=2024-03-01 --set limits.in_flight=8
   python run_backfill.py --config configs/s3.yaml --resume 20240401T120000Z-1a2b
   python run_backfill.py replay 20240401T120000Z-1a2b --config configs/s3.yaml
 
 verbs:
+  show             print some records beside what would be sent of them (--help tells more)
   status RUN_ID    say how a run stands, from its state folder alone (--help tells more)
   runs             say which runs there are, and how each ended
   replay RUN_ID    send the dead letters and undelivered records of a run, as a new run; ids are kept
@@ -30,6 +32,8 @@ exit codes:
   5 undelivered records left         130/143 interrupted
   5, 8, 130, 143: --resume goes on where the run was. 3: likewise, after a fix.
 """
+
+MOST_SHOWN = 2000  # a request's worth
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,6 +122,33 @@ def looking_parser(verb: str) -> argparse.ArgumentParser:
     return made
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SHOWN:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MOST_SHOWN}")
+    return int(text)
+
+
+def showing_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the verb `show`."""
+    made = argparse.ArgumentParser(
+        prog="run_backfill.py show",
+        description="Prints the first records of a source (<), each with what would be sent of it (>), or "
+        "why not. Sends nothing and leaves nothing behind.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--config", metavar="FILE", required=True, help="the run's configuration, YAML")
+    made.add_argument("--count", metavar="N", type=_count, default=5, help="records to show (default: 5)")
+    made.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY.PATH=VALUE",
+        action="append",
+        default=[],
+        help="override one value of the configuration, like source.uri; may be repeated",
+    )
+    return made
+
+
 def look(verb: str, argv: Sequence[str]) -> int:
     """Says how runs stand and returns the exit code."""
     arguments = looking_parser(verb).parse_args(argv)
@@ -134,6 +165,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in ("status", "runs"):
         return look(argv[0], argv[1:])
+    if argv and argv[0] == "show":
+        arguments = showing_parser().parse_args(argv[1:])
+        from pipelines.showing import show_records
+
+        return show_records(arguments.config, overrides=arguments.overrides, count=arguments.count)
     arguments, beam_args = parse(argv)
     from pipelines.heap import share_one
 

@@ -32,6 +32,10 @@ def _runner(value: object) -> object:
     return name
 
 
+# Of Beam's FnApiRunner; any other word would count as the first without a word.
+_MODES: Final = ("in_memory", "multi_threading", "multi_processing")
+
+
 Runner = Annotated[
     Literal["DirectRunner", "DataflowRunner", "PortableRunner", "FlinkRunner", "SparkRunner"],
     BeforeValidator(_runner),
@@ -73,4 +77,14 @@ class BeamConfig(Section):
             raise ValueError(f"{key}: pipeline options are public; give secrets where workers resolve them")
         if "runner" in value:
             raise ValueError("runner: give it as beam.runner")
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _at_once(cls, value: dict[str, Any]) -> dict[str, Any]:
+        workers, mode = value.get("direct_num_workers", 1), value.get("direct_running_mode", _MODES[0])
+        if type(workers) is not int or workers < 0:
+            raise ValueError("direct_num_workers: must be a whole number; 0 stands for the number of cores")
+        if mode not in _MODES:
+            raise ValueError(f"direct_running_mode: must be one of {', '.join(_MODES)}")
         return value

@@ -8,6 +8,7 @@ to count them. There must be no more lanes than what works at once: a lane that 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -48,7 +49,8 @@ def choose_lanes(config: Config) -> Lanes:
     if runner == "DataflowRunner":
         chosen = _on_dataflow(config)
     elif runner == "DirectRunner":
-        at_once = _number(options, "direct_num_workers", 1)
+        # Beam, too, takes 0 for as many as there are cores.
+        at_once = options.get("direct_num_workers", 1) or multiprocessing.cpu_count()
         chosen = Lanes(at_once, None, f"{at_once} by beam.options.direct_num_workers")
     else:
         name = "sdk_worker_parallelism" if runner == "PortableRunner" else "parallelism"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def config(runner: str, options: dict[str, Any] | None = None, **limits: Any) ->
     [
         ("DirectRunner", {}, {}, 1, None),
         ("DirectRunner", {"direct_num_workers": 2}, {}, 2, None),
+        ("DirectRunner", {"direct_num_workers": 0}, {"in_flight": 256}, multiprocessing.cpu_count(), None),
         ("PortableRunner", {"sdk_worker_parallelism": 3}, {}, 3, None),
         ("FlinkRunner", {"parallelism": 4}, {}, 4, None),
         ("DataflowRunner", {}, {}, 4, 2),
@@ -50,6 +52,17 @@ def test_lanes_are_what_works_at_once_and_no_more_than_requests_in_flight(
 
     assert (chosen.count, chosen.workers) == (lanes, workers)
     assert chosen.why
+
+
+@pytest.mark.parametrize("workers", [-1, "x", "2", 1.5, True, None])
+def test_a_number_of_workers_that_is_none_is_refused(workers: object) -> None:
+    with pytest.raises(ValueError, match="direct_num_workers: must be a whole number"):
+        config("DirectRunner", {"direct_num_workers": workers})
+
+
+def test_a_running_mode_that_beam_does_not_have_is_refused_with_those_that_it_has() -> None:
+    with pytest.raises(ValueError, match="in_memory, multi_threading, multi_processing"):
+        config("DirectRunner", {"direct_running_mode": "multiprocessing"})
 
 
 def test_more_lanes_than_requests_in_flight_are_refused() -> None:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from pipelines.streams import hold_streams
+
 DESCRIPTION = """Moves history into Mixpanel: reads partitioned JSON from S3, GCS or local disk, validates
 it, stamps $insert_id, imports it at the rate Mixpanel allows, and accounts for every record."""
 
@@ -163,6 +165,7 @@ def look(verb: str, argv: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a backfill as the arguments say and returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    hold_streams()
     if argv and argv[0] in ("status", "runs"):
         return look(argv[0], argv[1:])
     if argv and argv[0] == "show":

@@ -6,8 +6,6 @@ import contextlib
 import datetime as dt
 import gc
 import logging
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -33,6 +31,7 @@ from pipelines.replay import prepare_replay, replaying
 from pipelines.report import ExitCode
 from pipelines.resuming import RunMismatch
 from pipelines.state import StateUnusable
+from pipelines.streams import print_out, say
 from pipelines.summary import counted, shown, summary
 from transforms.elements import GC_OBJECTS
 from transforms.storage_options import StorageOptionsWrong
@@ -118,7 +117,10 @@ def run(
     except StateUnusable as error:
         ended = f"the run ended without a report; nothing is lost: --resume {start.run_id} goes on"
         return _refuse(f"{error}\n{ended}", ExitCode.BUG)
-    _print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report))
+    shown_report = (
+        orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report)
+    )
+    print_out(shown_report, is_json=as_json)
     return int(report["exit_code"])
 
 
@@ -128,19 +130,10 @@ def _sorts(config: Config | JobsConfig) -> bool:
     return any(one.order_by is not None for one in records)
 
 
-def _print(text: str) -> None:
-    """Prints a report; a reader that has gone away, as `head` does, changes nothing about the run."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _say(values: Mapping[str, Any], text: str, in_json: bool) -> None:
     """Says something on stderr: as text, or as JSON that has the text."""
     line = orjson.dumps({**values, "text": text}).decode() if in_json else text
-    print(line, file=sys.stderr, flush=True)
+    say(line)
 
 
 @contextlib.contextmanager
@@ -249,10 +242,12 @@ def _submit(run_id: str, submit: Callable[[], str], config_path: str, as_json: b
     except EngineRefused as error:
         return _refuse(str(error), ExitCode.REFUSED)
     if as_json:
-        _print(orjson.dumps({"run_id": run_id, "state": "running", "job": job}).decode() + "\n")
+        print_out(
+            orjson.dumps({"run_id": run_id, "state": "running", "job": job}).decode() + "\n", is_json=True
+        )
         return int(ExitCode.DONE)
     named = f"{run_id} --config {config_path}"
-    _print(
+    print_out(
         f"Run {run_id}: handed over as job {job or 'without a name'}.\n"
         f"  follow it:  python run_backfill.py status {named} --follow\n"
         f"  go on, if it ends early:  python run_backfill.py --resume {named}\n"
@@ -291,5 +286,5 @@ def _with_options(config: Config | JobsConfig, beam_args: Sequence[str]) -> Conf
 
 def _refuse(message: str, code: ExitCode) -> int:
     for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        say(f"error: {line}")
     return int(code)

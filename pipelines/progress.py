@@ -110,7 +110,8 @@ def _show_lines(
             doing = _doing(launch)
             values = progress_values(now, before, launch.manifest.files, launch.manifest.bytes, doing)
             line = orjson.dumps(values).decode() if in_json else describe(values)
-            print(line, file=stream, flush=True)
+            with contextlib.suppress(OSError):  # nobody hears it any more: the run goes on
+                print(line, file=stream, flush=True)
         before = now
 
 

@@ -85,7 +85,7 @@ def _own_processes() -> Environment:
     launcher asks them to; a signal would end them in the midst of it.
     """
     python = shlex.quote(sys.executable)
-    worker = f"trap '' INT TERM; exec {python} -m apache_beam.runners.worker.sdk_worker_main"
+    worker = f"trap '' INT TERM HUP; exec {python} -m apache_beam.runners.worker.sdk_worker_main"
     environment: Environment = SubprocessSDKEnvironment.from_command_string(worker)
     return environment
 

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: the first drains the run, the second ends the process at once.
+"""SIGINT, SIGTERM and SIGHUP: the first drains the run, the second ends the process at once.
+
+SIGHUP (the terminal is gone, the connection to it broke) drains as SIGTERM does, unless it is ignored, as
+`nohup` wants it; it comes more than once, and beside SIGTERM, and is never the second.
 
 Signals arrive as bytes in a socket, and a thread of its own reads them. So they take effect however busy or
 stuck the main thread is, and no exception has to find its way through the runner.
@@ -18,7 +21,7 @@ from typing import Final
 from transforms import drain
 
 DRAIN_SECONDS: Final = 25.0  # for what is under way; then the rest is left to a resume
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ def handled(give_up: Callable[[int], None], patience_s: float = DRAIN_SECONDS) -
         return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    before = {number: signal.signal(number, _ignored) for number in _SIGNALS}
+    before = {number: signal.signal(number, _ignored) for number in _heard()}
     wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=_serve, args=(reader, signals, patience_s), name="signals", daemon=True)
     thread.start()
@@ -96,7 +99,7 @@ def raised() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _raise) for number in _SIGNALS}
+    before = {number: signal.signal(number, _raise) for number in _heard()}
     try:
         yield
     finally:
@@ -104,13 +107,19 @@ def raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _heard() -> list[signal.Signals]:
+    """Returns the signals that end a run; without SIGHUP where the process was started to ignore it."""
+    stays = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in _SIGNALS if number != signal.SIGHUP or not stays]
+
+
 def _raise(number: int, _frame: object) -> None:
     raise Interrupted(number)
 
 
 def exit_code_of(number: int) -> int:
-    """Returns the exit code by which a shell tells that a signal ended a process."""
-    return 128 + number
+    """Returns the exit code by which a shell tells what signal ended a process; SIGHUP counts as SIGTERM."""
+    return 128 + (signal.SIGTERM if number == signal.SIGHUP else number)
 
 
 def _ignored(_number: int, _frame: object) -> None:
@@ -123,6 +132,8 @@ def _serve(reader: socket.socket, signals: Signals, patience_s: float) -> None:
         if number not in _SIGNALS:
             continue
         if signals.first is not None:
+            if number == signal.SIGHUP:
+                continue
             os._exit(exit_code_of(number))
         for each in list(_handling):
             each.first = each.first or number

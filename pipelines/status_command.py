@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 
 import orjson
@@ -15,6 +14,7 @@ from pipelines.report import ExitCode
 from pipelines.resuming import RunMismatch, absolute, check_run_id
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.status import RunLine, follow, list_runs, status_of, status_text
+from pipelines.streams import print_out, say
 from transforms.storage import Storage
 
 
@@ -41,8 +41,7 @@ def show_status(
         close_detached(folder)
         for status in follow(folder) if following else [status_of(folder)]:
             text = orjson.dumps(status).decode() + "\n" if as_json else status_text(status)
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            print_out(text, is_json=as_json)
     except (ConfigError, ManifestUnusable, RunMismatch, StateUnusable) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -57,7 +56,7 @@ def show_runs(*, config_path: str | None = None, state: str = ".backfill", as_js
     except (ConfigError, StateUnusable) as error:
         return _refuse(str(error))
     lines = (orjson.dumps(dataclasses.asdict(run)).decode() for run in runs) if as_json else _table(runs)
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    print_out("".join(f"{line}\n" for line in lines), is_json=as_json)
     return int(ExitCode.DONE)
 
 
@@ -84,5 +83,5 @@ def _state_folder(config_path: str | None, state: str) -> StateFolder:
 
 def _refuse(message: str) -> int:
     for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        say(f"error: {line}")
     return int(ExitCode.USAGE)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from mixpanel_emulator.oracle import compare
 from mixpanel_emulator.process import start_emulator
-from pipelines.signals import handled
+from pipelines.signals import _serve, exit_code_of, handled
 from tests.backfills import Backfills, events, ndjson
 from tests.processes import BackfillProcess, start, wait_until
 from transforms import drain as switch
@@ -39,6 +40,33 @@ def test_a_signal_within_a_job_is_one_for_the_run_and_one_between_jobs_is_one_fo
     switch.reset()
 
 
+def test_a_terminal_that_is_gone_drains_the_run_however_often_that_is_told() -> None:
+    with handled(lambda _: None) as run:
+        told, telling = socket.socketpair()
+        with told, telling:
+            telling.sendall(bytes([signal.SIGHUP, signal.SIGHUP]))
+            telling.shutdown(socket.SHUT_WR)
+            _serve(told, run, 60.0)
+        assert (run.first, exit_code_of(signal.SIGHUP)) == (signal.SIGHUP, 143)
+        assert switch.is_requested()
+    switch.reset()
+
+
+def test_a_run_that_is_to_outlive_its_terminal_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handled(lambda _: None):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        with handled(lambda _: None) as run:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: run.first is not None)
+            assert run.first == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        switch.reset()
+
+
 def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:
     """Drains a run after some requests, resumes it, and checks that nothing was sent twice."""
     backfills.emulator.reset()
@@ -49,7 +77,7 @@ def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:
     asked = time.monotonic()
     code, report, err = running.end()
     assert time.monotonic() - asked < 30
-    assert code == 128 + number, err
+    assert code == exit_code_of(number), err
     assert report["state"] == "interrupted"
     assert report["exit_code"] == code
     assert report["books"]["balanced"]
@@ -64,7 +92,8 @@ def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
+    "number",
+    [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.soak) for n in (signal.SIGTERM, signal.SIGHUP))],
 )  # SIGTERM drains runs of several jobs, and those with their state on a store, in tests of these
 def test_a_signal_drains_the_run_and_the_resume_sends_nothing_twice(
     backfills: Backfills, number: signal.Signals

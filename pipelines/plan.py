@@ -69,8 +69,7 @@ def list_files(source: SourcePattern, storage: Storage) -> Listing:
     """
     found, barren = find_files(source, storage)
     if not len(found) or (barren and source.first_date is None):
-        folders = [u for u in barren if scheme_of(u) == "file" and os.path.isdir(path_of(u))]
-        hint = f"; {folders[0]} is a folder: for all files in it write {folders[0]}/**" if folders else ""
+        hint = next(filter(None, map(_hint, barren)), "")
         others = "; the others of source.uri have files" if len(found) else ""
         raise NothingMatched(f"no file matches {', '.join(barren)}{_dates_text(source)}{others}{hint}")
     return found
@@ -92,6 +91,16 @@ def find_files(source: SourcePattern, storage: Storage) -> tuple[Listing, Sequen
         else:
             found.add(itertools.chain((first,), files))
     return found, barren
+
+
+def _hint(uri: str) -> str:
+    """Returns what to say of a local path that names no file."""
+    path = path_of(uri) if scheme_of(uri) == "file" else ""
+    if os.path.isdir(path):
+        return f"; {uri} is a folder: for all files in it write {uri}/**"
+    if os.path.isfile(path):
+        return "; there is a file of that very name, but [ and {date} stand for others: write [[] and [{]"
+    return f"; {uri} is a pipe, a socket or a device, no file" if os.path.exists(path) else ""
 
 
 def cut_segments(
@@ -225,7 +234,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
             out, i = out + ("[^/]*" if pattern[i] == "*" else "[^/]"), i + 1
         elif pattern[i] == "[" and "]" in pattern[i + 2 :]:
             end = pattern.index("]", i + 2)
-            inside = pattern[i + 1 : end].replace("\\", "\\\\")
+            inside = re.sub(r"[\\\[&~|]", r"\\\g<0>", pattern[i + 1 : end])
             out, i = out + "[" + ("^" + inside[1:] if inside[0] == "!" else inside) + "]", end + 1
         else:
             out, i = out + re.escape(pattern[i]), i + 1

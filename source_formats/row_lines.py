@@ -20,6 +20,9 @@ TIME: Final = "time"
 TEXTS: Final = frozenset({EVENT, "distinct_id", "$insert_id", "$device_id", "$user_id"})  # never numbers
 _BELOW: Final = "properties."
 _NO_FIELD: Final = re.compile(r'[\x00-\x1f"\\]').search  # what a msgspec field cannot be renamed to
+_NAME_ALL: Final = (
+    "give each column a name of its own: of CSV and TSV in source.csv.columns, else in the file"
+)
 encode_value: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -95,11 +98,12 @@ def _maker(names: Sequence[str]) -> Callable[[Sequence[Values]], Iterator[Any]]:
 
 def _check_names(names: Sequence[str]) -> None:
     twice = [name for name, times in Counter(names).items() if times > 1]
-    if not all(names):
-        raise FormatProblem(
-            "unsupported_format", 0, "a column has no name; name all columns in source.csv.columns"
-        )
-    if twice:
-        raise FormatProblem(
-            "unsupported_format", 0, f"the column {twice[0]!r} is there twice; give each a name of its own"
-        )
+    wrong = (
+        "a column has no name"
+        if not all(names)
+        else f"the column {twice[0]!r} is there twice"
+        if twice
+        else ""
+    )
+    if wrong:
+        raise FormatProblem("unsupported_format", 0, f"{wrong}; {_NAME_ALL}")

@@ -105,7 +105,7 @@ class TableRows:
         except csv.Error as error:
             if source.ran_out and not final and len(text) <= HELD_BYTES:
                 return None
-            raise FormatProblem("unsupported_format", 0, f"its header is no row: {error}") from None
+            raise FormatProblem("unsupported_format", 0, f"its header is no row: {_told(error)}") from None
         if names is None:
             return None
         if _is_broken("".join(names)):
@@ -204,7 +204,15 @@ def _next_row(reader: Iterator[list[str]], source: _Lines) -> tuple[list[str] | 
     try:
         return next(reader), ""
     except csv.Error as error:
-        return None, "a quote is not closed" if source.ran_out else str(error)
+        return None, "a quote is not closed" if source.ran_out else _told(error)
+
+
+def _told(error: csv.Error) -> str:
+    """Returns what is wrong with a row; of a CR in it Python's words speak of how to open files."""
+    is_of_cr = "new-line character" in str(error)
+    return (
+        "it has a CR outside of quotes; end lines in LF or CRLF: tr '\\r' '\\n'" if is_of_cr else str(error)
+    )
 
 
 class _Lines:

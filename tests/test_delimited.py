@@ -274,6 +274,7 @@ def test_columns_are_named_where_the_header_does_not(header: bool) -> None:
     ("text", "words"),
     [
         (b"a,b,a\n1,2,3\n", "'a' is there twice"),
+        (b"a,b\r1,2\r", r"a CR outside of quotes; end lines in LF or CRLF: tr '\\r' '\\n'"),
         (b"a,,b\n1,2,3\n", "a column has no name"),
         (b"event,x,properties.x\n", "'x' is there twice"),
         (b"\xff\xfe,b\n1,2\n", "no UTF-8"),

@@ -246,9 +246,33 @@ ODD_NAMES += [
 def test_files_of_odd_names_are_found_and_read(tmp_path: Path) -> None:
     for name in ODD_NAMES:
         (tmp_path / name).write_text(f"{name!r}\n")
-    assert sorted(names(tmp_path, "*.json")) == sorted(ODD_NAMES)
-    assert sorted(names(tmp_path, "**")) == sorted(ODD_NAMES)
-    assert sorted(names(tmp_path, "**/*.json")) == sorted(ODD_NAMES)
+    for pattern in ("*.json", "**", "**/*.json"):
+        assert sorted(names(tmp_path, pattern)) == sorted(ODD_NAMES)
+    for name in ODD_NAMES:
+        spelled = name.replace("[", "[[]").replace("{", "[{]").replace("?", "[?]")
+        assert names(tmp_path, spelled) == [name]
+
+
+def test_what_names_no_file_is_told_for_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "[x].json").write_text("{}\n")
+    (tmp_path / "folder.json").mkdir()
+    for name, said in (
+        ("pipe.json", "is a pipe, a socket or a device"),
+        ("[x].json", r"write \[\[\] and"),
+        ("folder.json", "is a folder: for all files in it write"),
+        ("gone.json", "no file matches [^;]*$"),
+    ):
+        with pytest.raises(NothingMatched, match=said):
+            names(tmp_path, name)
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "device.json").symlink_to("/dev/null")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "a.json").write_text("{}\n")
+    assert names(tmp_path, "*.json") == ["a.json"]
 
 
 def test_a_name_that_is_no_utf8_is_refused_by_name(tmp_path: Path) -> None:

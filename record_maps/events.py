@@ -9,7 +9,8 @@ import msgspec
 import xxhash
 
 from mixpanel_http.event_rules import is_valid_insert_id
-from mixpanel_http.limits import MAX_INSERT_ID_BYTES
+from mixpanel_http.limits import MAX_INSERT_ID_BYTES, MAX_NESTING
+from record_maps.deep import shallow
 from record_maps.names import MOST_NAMES, NameList
 from record_maps.paths import Fields, Row
 from record_maps.personal import PersonalDataRule
@@ -20,6 +21,7 @@ from record_maps.times import compile_time, day_start
 EVENT_FILTERED: Final = "event"
 DATE_FILTERED: Final = "date"
 
+_SHALLOW: Final = 2 + MAX_NESTING  # so few brackets cannot be too deep
 _DAY_S: Final = 86_400.0
 _encode: Final = msgspec.json.Encoder().encode
 _text: Final = msgspec.json.Decoder(str).decode
@@ -38,6 +40,7 @@ class EventMaker:
         self._distinct_id = getter(spec.distinct_id)
         self._insert_id = getter(spec.insert_id)
         self._properties = PropertyMaker(spec)
+        self._deep_as_text = spec.deep_as_text
         self._personal = (
             PersonalDataRule(spec.personal_data) if spec.personal_data != PersonalData() else None
         )
@@ -76,9 +79,12 @@ class EventMaker:
         if self._personal:
             properties = self._personal.applied(properties)
             event = None if event is None else self._personal.applied_to_text(event)
-        if event is None:
-            return _encode({"properties": properties})
-        return _encode({"event": event, "properties": properties})
+        made = {} if event is None else {"event": event}
+        line = _encode({**made, "properties": properties})
+        # What personal data tells of is found before what lies deep becomes text.
+        if self._deep_as_text and line.count(b"{") + line.count(b"[") > _SHALLOW:
+            return _encode({**made, "properties": shallow(properties)})
+        return line
 
 
 class _Wanted:

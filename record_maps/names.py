@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from operator import itemgetter
 from typing import Final, TypeVar
 
 from record_maps.paths import NULL_VALUE
@@ -41,16 +40,16 @@ class NameRules:
         """Takes globs of what to keep, if not all, and of what to drop, by new names; and the new names."""
         self._drop_globs = tuple(drop)
         self._keep, self._drop, self._rename = NameList(keep), NameList(self._drop_globs), rename or {}
-        self._order = {name: place for place, name in enumerate(self._rename)}
 
     def applied(self, name: str) -> str | None:
         """Returns the new name, or None where the property is left out."""
         new = self._rename.get(name, name)
         return new if new not in self._drop and (not self._keep or new in self._keep) else None
 
-    def place(self, name: str) -> int | None:
-        """Returns the place of a name among those that get new ones, or None if it keeps its own."""
-        return self._order.get(name)
+    @property
+    def renamed(self) -> Iterable[str]:
+        """The names that get new ones, in their order."""
+        return self._rename.keys()
 
     def plain(self) -> tuple[frozenset[str], dict[str, str]] | None:
         """Returns which names are left out and what the others become; None where globs have to be tried."""
@@ -59,10 +58,6 @@ class NameRules:
         left_out = {old for old in self._rename if self.applied(old) is None}
         renamed = {old: new for old, new in self._rename.items() if old not in left_out}
         return frozenset({*self._drop_globs, *left_out} - renamed.keys()), renamed
-
-    def __bool__(self) -> bool:
-        """True if any name gets a new one."""
-        return bool(self._rename)
 
 
 def _add(found: dict[str, T], moved: Iterable[tuple[str, T]]) -> None:
@@ -90,7 +85,9 @@ class FieldNames:
         plain = None if prefix or suffix else rules.plain()
         self._left_out = without | plain[0] if plain else None
         self._renamed = plain[1] if plain else {}
-        self._renames = bool(rules)
+        inner = slice(len(prefix), -len(suffix) or None)
+        around = (old for old in rules.renamed if old.startswith(prefix) and old.endswith(suffix))
+        self._moving = {old[inner]: None for old in around}  # fields that get other names, in their order
         self._known: dict[str, str | None] = {}
 
     def properties(self, fields: dict[str, T]) -> dict[str, T]:
@@ -106,18 +103,13 @@ class FieldNames:
         return found
 
     def _one_by_one(self, fields: dict[str, T]) -> dict[str, T]:
-        if not self._renames:
-            return {new: value for name, value in fields.items() if (new := self.of(name)) is not None}
-        found: dict[str, T] = {}
-        moved: list[tuple[int, str, T]] = []
-        for name, value in fields.items():
-            new = self.of(name)
-            place = self._rules.place(f"{self._prefix}{name}{self._suffix}")
-            if new is not None and place is None:
-                found[new] = value
-            elif new is not None and place is not None:
-                moved.append((place, new, value))
-        _add(found, ((new, value) for _, new, value in sorted(moved, key=itemgetter(0))))
+        found = {
+            new: value
+            for name, value in fields.items()
+            if name not in self._moving and (new := self.of(name)) is not None
+        }
+        moving = ((self.of(name), fields[name]) for name in self._moving if name in fields)
+        _add(found, ((new, value) for new, value in moving if new is not None))
         return found
 
     def of(self, name: str) -> str | None:

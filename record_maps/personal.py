@@ -67,7 +67,8 @@ class PersonalDataRule:
     def applied(self, properties: Fields) -> Fields:
         """Returns the properties without the personal data."""
         if self._hashed or self._removed:
-            properties = self._by_names(properties, "")
+            is_nested = _encode(properties).count(b"{") > 1
+            properties = self._by_names(properties, "") if is_nested else self._by_own_names(properties)
         if self._traces and self._may_match(_encode(properties)):
             properties = self._by_patterns(properties)
         return properties
@@ -84,6 +85,17 @@ class PersonalDataRule:
 
     def _may_match(self, json: bytes) -> bool:
         return any(search(json) is not None for search in self._traces)
+
+    def _by_own_names(self, properties: Fields) -> Fields:
+        """Returns the same as `_by_names` of properties with no object among them, in half the time."""
+        found: Fields = {}
+        for name, value in properties.items():
+            fate = self._fates.get(name) or self._fate_of(name, name)
+            if fate == "kept":
+                found[name] = value
+            elif fate == "hashed":
+                found[name] = value if value in _NOTHING else self._hash_of(value)
+        return found
 
     def _by_names(self, fields: Fields, path: str) -> Fields:
         """Returns the fields of the properties, or of an object in them, without those that names tell of."""

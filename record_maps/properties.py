@@ -7,7 +7,6 @@ from typing import Final
 
 import msgspec
 
-from record_maps.deep import shallow
 from record_maps.flatten import flattened
 from record_maps.names import FieldNames, NameRules
 from record_maps.paths import NULL_VALUE, Fields, Path, Row
@@ -41,7 +40,6 @@ class PropertyMaker:
             if (new := early.applied(name)) is not None
         ]
         self._drop_nulls = spec.drop_nulls
-        self._deep_as_text = spec.deep_as_text
         self._tags = {name: msgspec.Raw(value) for name, value in spec.tags}
 
     def made(self, row: Row) -> Fields:
@@ -66,8 +64,6 @@ class PropertyMaker:
             properties = self._flat_names.properties(flattened(properties, self._flatten))
         if self._drop_nulls and NULL_VALUE in properties.values():
             properties = {name: value for name, value in properties.items() if value != NULL_VALUE}
-        if self._deep_as_text:
-            properties = shallow(properties)
         if self._tags:
             properties.update(self._tags)
         return properties

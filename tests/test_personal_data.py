@@ -139,3 +139,12 @@ def test_patterns_are_looked_for_in_names_too() -> None:
 
     assert event["event"] == "Mail to [removed]"
     assert (event["properties"]["[removed]"], event["properties"]["n"]) == (1, {"[removed]": 2})
+
+
+def test_personal_data_is_found_also_where_what_lies_deep_becomes_text() -> None:
+    spec = refine(FLAT, {"personal_data": PersonalData(remove=Traits(("email",))), "deep_as_text": True})
+    deep = {"a": {"b": {"c": {"email": "a@x.org", "n": 1}}}}
+    line = json.dumps({"e": "x", "t": 1_709_627_400, "u": "u", "d": deep}).encode()
+    (made,) = compile_map(spec).map_lines([line]).lines
+
+    assert json.loads(made)["properties"]["d"] == {"a": {"b": {"c": '{"n":1}'}}}

@@ -7,6 +7,7 @@ themselves shows that.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from transforms.tally import Counts
 
 LOOK_SECONDS: Final = 2.0
 LOST_SECONDS: Final = 18.0  # six beats of a worker
+ASLEEP_SECONDS: Final = 9.0  # between two looks: this process was suspended, or the machine was
 IDLE_SECONDS: Final = 45.0  # nobody works, and the job does not end either
 START_SECONDS: Final = 900.0  # for the first worker: machines have to be started, packages installed
 STUCK_SECONDS: Final = 1800.0  # longer than a request is tried for
@@ -50,12 +52,17 @@ class CrewWatch:
     replaces: bool
     clock: Callable[[], float] = time.monotonic
     _began: float | None = None
+    _looked_at: float = math.inf
     _last: dict[str, tuple[object, float]] = field(default_factory=dict)
     _busy_at: float = 0.0
 
     def problem(self, crew: Mapping[str, Mapping[str, Any]]) -> str | None:
         """Returns why nothing more is to be waited for, or None."""
         now = self.clock()
+        if now - self._looked_at > ASLEEP_SECONDS:  # perhaps with the workers: they are to be heard first
+            self._last = {name: (beats, now) for name, (beats, _) in self._last.items()}
+            self._busy_at = min(self._busy_at, 0.0)
+        self._looked_at = now
         self._began = self._began if self._began is not None else now
         for name, beat in crew.items():
             if name not in self._last or self._last[name][0] != beat.get("beats"):

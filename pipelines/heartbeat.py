@@ -41,6 +41,7 @@ class Heartbeat:
         limit: events a second that the run may send, at most.
         stuck_s: after so many seconds.
         problem: why the run must not go on, once the heart has found that out.
+        clock: in seconds; it goes on while the process is suspended.
     """
 
     folder: StateFolder
@@ -49,6 +50,8 @@ class Heartbeat:
     limit: float = 0.0
     stuck_s: float = math.inf
     problem: str | None = None
+    clock: Callable[[], float] = time.monotonic
+    _beaten_at: float = math.inf
 
     @property
     def seconds(self) -> float:
@@ -60,6 +63,8 @@ class Heartbeat:
     def beat(self) -> None:
         """Does what is to be done now and then. A state folder in trouble is for its writers to tell."""
         give_back()
+        if self._was_suspended():
+            activity.here.woke()
         doing = activity.here.now()
         if doing.quiet_s > self.stuck_s:
             self.on_stuck(f"no progress for {doing.quiet_s:,.0f} seconds, while nothing waits")
@@ -73,6 +78,11 @@ class Heartbeat:
             self.folder.write(NOW, orjson.dumps(values))
         except StateUnusable as error:
             _log.warning("%s", error)
+
+    def _was_suspended(self) -> bool:
+        """Returns whether far more time has passed since the last beat than lies between two."""
+        before, self._beaten_at = self._beaten_at, self.clock()
+        return self._beaten_at - before > 3 * self.seconds
 
     def _crew(self) -> dict[str, Any]:
         """Returns what workers elsewhere are doing, which this process does not see by itself."""

@@ -220,6 +220,15 @@ def _date(text: str) -> dt.date | None:
         return None
 
 
+def literally(path: str) -> str:
+    """Returns a pattern that matches a path alone, whatever is in its name.
+
+    >>> literally("/state[1]/{date}/a*"), literally("/state/a")
+    ('/state[[]1]/[{]date}/a[*]', '/state/a')
+    """
+    return re.sub(r"[*?\[]|\{(?=date\})", r"[\g<0>]", path)
+
+
 def _compile(pattern: str) -> re.Pattern[str]:
     """Returns the regular expression of a glob: `*` and `?` within a folder, `**` over folders, `{date}`."""
     out, i = "", 0

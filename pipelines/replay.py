@@ -13,7 +13,7 @@ from pipelines.config_source import SourceConfig
 from pipelines.launch import Launch, new_run_id, prepare_launch
 from pipelines.ledger import DeadFile, read_ledger
 from pipelines.manifest import read_manifest, read_origin
-from pipelines.plan import NothingMatched
+from pipelines.plan import NothingMatched, literally
 from pipelines.resuming import REPLAYED, RunMismatch, check_not_replayed, check_run_id
 from pipelines.state import StateFolder, StateUnusable
 from transforms.storage import Storage
@@ -63,7 +63,7 @@ def replaying(config: Config, run_id: str) -> Config:
 def reading_letters(config: Config, folder: StateFolder) -> Config:
     """Returns a configuration whose source is the letters that were copied into a run's folder."""
     source = SourceConfig(
-        uri=f"{folder.uri}/{INPUT}/*.jsonl.gz",
+        uri=f"{literally(folder.uri)}/{INPUT}/*.jsonl.gz",
         format="dead_letters",
         storage_options=config.run.storage_options,
     )

@@ -74,8 +74,22 @@ def test_a_job_in_which_nobody_works_any_more_does_not_end_by_itself() -> None:
     clock = Time()
     watch = CrewWatch(False, clock)
     assert watch.problem({"a": beat(1, busy=False)}) is None
-    clock.now += IDLE_SECONDS + 1
-    assert "no worker has anything to do" in str(watch.problem({"a": beat(2, busy=False)}))
+    for seconds in range(2, int(IDLE_SECONDS) + 4, 2):
+        clock.now = 1000.0 + seconds
+        found = watch.problem({"a": beat(seconds, busy=False)})
+        assert (found is not None) == (seconds > IDLE_SECONDS)
+    assert "no worker has anything to do" in str(found)
+
+
+def test_a_crew_that_was_suspended_with_its_launcher_is_heard_before_it_counts_as_lost() -> None:
+    clock = Time()
+    watch = CrewWatch(False, clock)
+    assert watch.problem({"a": beat(1)}) is None
+    clock.now += 3600
+    for seconds in range(0, int(LOST_SECONDS) + 4, 2):
+        found = watch.problem({"a": beat(1)})
+        assert (found is not None) == (seconds > LOST_SECONDS)
+        clock.now += 2
 
 
 def test_a_job_that_no_worker_begins_is_given_up_after_a_while() -> None:

@@ -105,3 +105,15 @@ def test_updates_that_a_replay_has_sent_are_sent_neither_by_a_resume_nor_by_anot
     profiles = [json.loads(raw) for raw in backfills.emulator.records(kind="profiles")]
     assert [profile["$properties"]["n"] for profile in profiles] == [1] * 20
     assert backfills.run(backfills.everything, {**changes, "run.id": "second"}, resume="second").code == 0
+
+
+def test_a_replay_finds_its_letters_whatever_the_state_folder_is_called(backfills: Backfills) -> None:
+    path = backfills.write("a.json", [*events(3), b"{"])
+    state = backfills.folder / "state[1] {date} *"
+    changes = {"run.state": str(state), "run.id": "first"}
+    assert backfills.run(str(path), changes).code == 6
+
+    replayed = backfills.run(str(path), {**changes, "run.id": "second"}, replay="first")
+
+    assert (replayed.code, replayed.books["dead_lettered"]) == (6, 1)
+    assert backfills.run(str(path), {**changes, "run.id": "second"}, resume="second").code == 6

@@ -219,3 +219,21 @@ def test_an_unfinished_launch_gives_its_lease_back(backfills: Backfills) -> None
     launch.lease.release()
     (backfills.state / "it" / "ledger").mkdir()
     assert prepare_launch(config, resume="it").segments_left == 1
+
+
+def test_a_run_that_was_suspended_is_not_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP, Ctrl-Z or `docker pause`: the clock goes on, and nothing else."""
+    time = [1000.0]
+    activity = Activity(clock=lambda: time[0])
+    monkeypatch.setattr("transforms.activity.here", activity)
+    stuck: list[str] = []
+    heart = Heartbeat(StateFolder(str(tmp_path)), None, stuck.append, stuck_s=100, clock=lambda: time[0])
+    activity.moved()
+    heart.beat()
+    time[0] += 3600
+    heart.beat()
+    assert not stuck, "it slept"
+    while not stuck:
+        time[0] += heart.seconds
+        heart.beat()
+    assert stuck == ["no progress for 110 seconds, while nothing waits"]

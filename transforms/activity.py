@@ -91,6 +91,12 @@ class Activity:
         """Notes that something got on."""
         self._moved_at = self.clock()
 
+    def woke(self) -> None:
+        """Notes that the process was suspended: in that time nothing could get on."""
+        with self._lock:
+            if self._moved_at is not None:
+                self._moved_at = self.clock()
+
     @contextmanager
     def followed_by(self, follower: Follower) -> Iterator[None]:
         """Tells somebody of all that is committed while the body runs."""

@@ -260,7 +260,8 @@ def _check_missing_distinct_id(
 
 
 def _is_text(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bool(decode_value(raw)) and isinstance(decode_value(raw), str)
+    value = None if raw is None else decode_value(raw)
+    return bool(value) and isinstance(value, str)
 
 
 def _as_text(value: Any, token: bytes) -> str:

@@ -18,6 +18,7 @@ _check_syntax: Final = msgspec.json.Decoder(msgspec.Raw).decode  # decodes nothi
 _TRUNCATED: Final = "Input data was truncated"  # all that came is JSON
 CUT_SHORT: Final = f"not JSON: {_TRUNCATED}"
 _BACKSLASH, _RETURN, _N, _I = b"\\\rNI"  # one byte is found many times faster than a word
+_stands_for_a_byte: Final = re.compile("[\udc80-\udcff]").search  # one that is no UTF-8
 raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode: Final = msgspec.json.Decoder(float_hook=float).decode  # takes 1e999 too, as infinity
 _shorten_numbers: Final = partial(re.compile(rb"([0-9]{%d})[0-9]+" % (LONGEST_INTEGER - 2)).sub, rb"\1")
@@ -41,18 +42,23 @@ def decode_object(line: bytes) -> dict[str, msgspec.Raw]:
         line.decode()
     except UnicodeDecodeError as error:
         refuse_utf8(line, error.start)
-    problem = syntax_problem(line)
-    if problem is not None:
-        raise RecordRefused(Reason.INVALID_JSON, None, problem)
     try:
         decode_value(line)  # Raw values are checked for syntax only; this finds lone surrogates and depth
         return raw_object(line)
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, RecursionError) as error:
+        _refuse_undecoded(line, error)
+
+
+def _refuse_undecoded(line: bytes, error: Exception) -> NoReturn:
+    """Raises the refusal of what could not be decoded: for its syntax, if that is wrong."""
+    problem = syntax_problem(line)
+    if problem is not None:
+        raise RecordRefused(Reason.INVALID_JSON, None, problem) from None
+    if isinstance(error, msgspec.ValidationError):
         raise RecordRefused(Reason.NOT_OBJECT, None, "a record must be a JSON object") from None
-    except RecursionError:
+    if isinstance(error, RecursionError):
         raise RecordRefused(Reason.TOO_DEEP, None, "nested too deeply to be read") from None
-    except msgspec.DecodeError as error:
-        _refuse_syntax(line, str(error))
+    _refuse_syntax(line, str(error))
 
 
 def syntax_problem(line: bytes) -> str | None:
@@ -99,7 +105,7 @@ def field_name(key: str) -> str:
 
 
 def _is_broken(value: object) -> bool:
-    return isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value)
+    return isinstance(value, str) and _stands_for_a_byte(value) is not None
 
 
 class _NonFinite(ValueError):

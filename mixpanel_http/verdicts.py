@@ -47,10 +47,13 @@ class RecordRefused(ValueError):
     """A record that Mixpanel would refuse or lose, with the rule that says so."""
 
     def __init__(self, reason: Reason, field: str | None, message: str) -> None:
-        super().__init__(f"{reason.value}: {message}")
         self.reason = reason
         self.field = field
         self.message = message
+
+    def __str__(self) -> str:
+        """Returns the reason and what it is about; nobody asks for millions of them."""
+        return f"{self.reason.value}: {self.message}"
 
     def rejection(self, index: int, output: int | None = None) -> Rejection:
         """Returns the refusal as a value, for the record at `index` of its block."""

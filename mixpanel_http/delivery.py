@@ -20,7 +20,8 @@ from mixpanel_http.receipts import Receipt, Stop
 from mixpanel_http.retrying import Outgoing, PatientSender, RetryPolicy, Sender, Surroundings
 from mixpanel_http.verdicts import Reason, Rejection
 
-ISOLATION_BUDGET: Final = 64  # requests that one refused request may cost to find its bad records
+# Requests that one refused request may cost to find its bad records, of which each takes at most 13 of 2,000.
+ISOLATION_BUDGET: Final = 64
 # Of the size that was refused, where the answer does not name the limit: what its halves have, with room for
 # records of uneven size, so that what has passed once is what is sent from then on.
 LEARNED_SHARE: Final = 0.6
@@ -73,6 +74,13 @@ class Deliverer:
 
     def _deliver(self, request: Outgoing, work: _Work) -> Answer | None:
         """Delivers a request, or the pieces that it has to be cut into, and settles all its records."""
+        answer = self._sent(request, work)
+        if answer is not None:
+            self._settle(request, answer, work)
+        return answer
+
+    def _sent(self, request: Outgoing, work: _Work) -> Answer | None:
+        """Returns the answer to a request; None if its records are settled, as it was cut or is not sent."""
         if self.learned_bytes is not None and len(request.body) > self.learned_bytes and request.count > 1:
             self._cut(request, -(-len(request.body) // self.learned_bytes), work)
             return None
@@ -82,15 +90,14 @@ class Deliverer:
         if not request.compressed:
             request = replace(request, compressed=self._pack(request.body))
         answer = self._sender.send(request, work.receipt)
-        self._settle(request, answer, work)
+        if answer is None:
+            work.receipt.settle(request.first, request.count, "not_attempted")
         return answer
 
-    def _settle(self, request: Outgoing, answer: Answer | None, work: _Work) -> None:
+    def _settle(self, request: Outgoing, answer: Answer, work: _Work) -> None:
         receipt, first, count = work.receipt, request.first, request.count
-        action = answer.action if answer else None
-        if answer is None:
-            receipt.settle(first, count, "not_attempted")
-        elif action in (Action.ACCEPT, Action.ACCEPT_REST):
+        action = answer.action
+        if action in (Action.ACCEPT, Action.ACCEPT_REST):
             receipt.settle(first, count, "imported", len(answer.refused))
             receipt.rejections.extend(
                 Rejection(first + r.index, "refused_by_service", r.field, r.message, answer.status)
@@ -139,14 +146,61 @@ class Deliverer:
             self.learned_bytes = min(self.learned_bytes or size, size)
 
     def _isolate(self, request: Outgoing, answer: Answer, work: _Work) -> None:
-        if request.count == 1:
-            self._reject(request, "refused_by_service", answer, work)
-        elif work.budget < 2:
-            self._reject(request, "unisolated", answer, work)
-        else:
-            work.budget -= 2
+        """Finds the records at fault: the first of those that are left each time, then all behind it at once.
+
+        So a record at fault costs the halvings that lead to it, and one request more; good records are not
+        sent in more pieces than that. The last request, with what nobody has found fault with, is free.
+        """
+        while True:
+            behind = self._find_first(request, answer, work)
+            if behind == request.count:
+                return
+            request = _part(request, behind, request.count)
+            refusal = self._refusal(request, work)[0]
+            if refusal is None:
+                return
+            answer = refusal
+
+    def _find_first(self, request: Outgoing, answer: Answer, work: _Work) -> int:
+        """Settles the records of a refused request up to the first one at fault; returns where that ends.
+
+        Of two halves of which the first one passes it is the second one, and need not be asked for. But only
+        what was refused alone is blamed: a service may change its mind.
+        """
+        low, high, asked = 0, request.count, True
+        if high > 1 and work.budget > 0:
             work.receipt.isolations += 1
-            self._cut(request, 2, work)
+            work.receipt.splits += 1
+        while high - low > 1 or not asked:
+            if work.budget <= 0:
+                break
+            middle = high - (high - low) // 2
+            refusal, passed = self._refusal(_part(request, low, middle), work)
+            if refusal is not None:
+                high, answer, asked = middle, refusal, True
+            elif middle == high or not passed:
+                return middle  # nothing is known of what stands behind
+            else:
+                low, asked = middle, False
+        reason = "refused_by_service" if asked and high - low == 1 else "unisolated"
+        self._reject(_part(request, low, high), reason, answer, work)
+        return high
+
+    def _refusal(self, request: Outgoing, work: _Work) -> tuple[Answer | None, bool]:
+        """Sends a part of a refused request.
+
+        Returns:
+            The answer if it is refused likewise, and else None, once its records are settled; and whether all
+            of them were imported.
+        """
+        work.budget -= 1
+        answer = self._sent(request, work)
+        if answer is None:
+            return None, False
+        if answer.action is Action.ISOLATE or (answer.action is Action.PROBE and work.isolating):
+            return answer, False
+        self._settle(request, answer, work)
+        return None, answer.action is Action.ACCEPT
 
     def _probe(self, request: Outgoing, answer: Answer, work: _Work) -> None:
         """Asks with one record alone whether an unknown refusal is about the records or about us."""
@@ -169,7 +223,7 @@ class Deliverer:
                 self._isolate(request, answer, work)
             else:
                 self._settle(one, passed, work)
-                self._deliver(_behind_first(request), work)
+                self._deliver(_part(request, 1, request.count), work)
         elif passed.action is Action.LEAVE:
             receipt.settle(request.first, 1, "ambiguous")
             receipt.settle(request.first + 1, request.count - 1, "undelivered")
@@ -188,10 +242,12 @@ class Deliverer:
             self._deliver(piece, work)
 
 
-def _behind_first(request: Outgoing) -> Outgoing:
-    """Returns a request without its first record."""
-    rest = request.body.partition(b"\n")[2]
-    return Outgoing(rest, request.count - 1, request.first + 1, b"", request.repeatable)
+def _part(request: Outgoing, start: int, end: int) -> Outgoing:
+    """Returns some of a request's records as a request."""
+    if end - start == request.count:
+        return request
+    lines = request.body.split(b"\n")[start:end]
+    return Outgoing(b"\n".join(lines), end - start, request.first + start, b"", request.repeatable)
 
 
 def _pieces(request: Outgoing, pieces: int) -> Iterator[Outgoing]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mixpanel_http.delivery import ISOLATION_BUDGET, RetryPolicy
 from tests.played import OK, RESET, Play, Reply, accounted, body
 
 
@@ -31,43 +32,114 @@ UNUSABLE: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("content", UNUSABLE, ids=lambda c: str(c)[:40])
-@pytest.mark.parametrize("bad", [0, 1, 777, 1999])
-def test_one_bad_record_of_2000_is_found_in_23_requests(bad: int, content: object) -> None:
-    play = Play([refuses({bad}, content)])
-    receipt = play.deliver(body(2000))
+EVENTS = body(2000)
+BARS = {1: 23, 2: 43, 5: 95}  # requests for so many bad records among 2,000
+EACH = 13  # to which each costs: eleven halvings, itself alone, what is behind it
+FREE = 2  # the request that is refused first, and the last one
+
+
+def assert_isolated(bad: set[int], play: Play) -> None:
+    """Holds that each bad record of 2,000, and no other, is blamed, within the bar."""
+    receipt = play.deliver(EVENTS)
 
     assert [(r.index, r.reason, r.http_status) for r in receipt.rejections] == [
-        (bad, "refused_by_service", 400)
+        (index, "refused_by_service", 400) for index in sorted(bad)
     ]
-    assert receipt.imported == 1999
-    assert play.service.held == set(range(2000)) - {bad}
-    assert play.requests <= 23
+    assert receipt.imported == 2000 - len(bad)
+    assert play.service.held == set(range(2000)) - bad
+    assert play.requests <= min(BARS.get(len(bad), ISOLATION_BUDGET + FREE), 1 + EACH * len(bad))
 
 
-@pytest.mark.parametrize(("count", "most"), [(2, 43), (5, 95)])
-def test_several_bad_records_are_found_within_their_bound(count: int, most: int) -> None:
+@pytest.mark.parametrize("content", UNUSABLE, ids=lambda c: str(c)[:40])
+@pytest.mark.parametrize("bad", [0, 1, 777, 1999])
+def test_one_bad_record_of_2000_is_found_in_14_requests(bad: int, content: object) -> None:
+    assert_isolated({bad}, Play([refuses({bad}, content)]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_up_to_five_bad_records_are_all_found(count: int, seed: int) -> None:
+    bad = set(random.Random(5 * seed + count).sample(range(2000), count))
+    assert_isolated(bad, Play([refuses(bad, b"")]))
+
+
+@pytest.mark.parametrize(
+    "bad", [{1, 3, 5, 7, 9}, {0, 1, 2, 3, 4}, {1995, 1996, 1997, 1998, 1999}, {999, 1000}, {0, 1999}]
+)
+def test_bad_records_next_to_each_other_are_all_found(bad: set[int]) -> None:
+    assert_isolated(bad, Play([refuses(bad, b"")]))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_up_to_five_bad_records_are_all_found_wherever_they_are(count: int) -> None:
+    for seed in range(200):
+        bad = set(random.Random(1000 * count + seed).sample(range(2000), count))
+        assert_isolated(bad, Play([refuses(bad, b"")]))
+
+
+@pytest.mark.parametrize("count", [6, 20, 200])
+def test_what_the_budget_does_not_reach_is_unisolated_and_nobody_is_blamed_for_it(count: int) -> None:
     bad = set(random.Random(count).sample(range(2000), count))
     play = Play([refuses(bad, b"")])
-    receipt = play.deliver(body(2000))
+    receipt = play.deliver(EVENTS)
+    blamed, unisolated = (
+        {r.index for r in receipt.rejections if r.reason == reason}
+        for reason in ("refused_by_service", "unisolated")
+    )
 
-    found = {r.index for r in receipt.rejections if r.reason == "refused_by_service"}
-    assert play.requests <= min(most, 65)
-    assert found <= bad
-    assert accounted(receipt) == 2000
-    assert count > 2 or found == bad
+    assert play.requests <= ISOLATION_BUDGET + FREE
+    assert len(blamed) >= 5
+    assert blamed <= bad <= blamed | unisolated
+    assert play.service.held == set(range(2000)) - blamed - unisolated
+    assert accounted(receipt) == len(play.service.held) + len(receipt.rejections) == 2000
 
 
-def test_what_the_budget_does_not_reach_is_unisolated_with_the_services_words() -> None:
+def test_a_service_that_refuses_everything_leaves_nearly_all_unisolated_with_its_words() -> None:
     play = Play([(400, {"error": "no list today"})])
-    receipt = play.deliver(body(2000))
+    receipt = play.deliver(EVENTS)
 
-    assert play.requests <= 65
+    assert play.requests <= ISOLATION_BUDGET + FREE
     assert accounted(receipt) == len(receipt.rejections) == 2000
     unisolated = [r for r in receipt.rejections if r.reason == "unisolated"]
     assert len(unisolated) > 1900
     assert {r.message for r in unisolated} == {"no list today"}
     assert sorted(r.index for r in receipt.rejections) == list(range(2000))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nobody_is_blamed_for_the_moods_of_a_service(seed: int) -> None:
+    chance = random.Random(seed)
+    bad = set(chance.sample(range(60), 3))
+
+    def moody(records: list[dict[str, Any]], _size: int) -> Any:
+        mood = chance.random() if len(records) > 1 else 1.0
+        if mood < 0.1:
+            return (400, b"") if mood < 0.05 else (413, b"")
+        if mood < 0.2:
+            return (503, b"") if mood < 0.15 else RESET
+        return (400, b"") if any(r["n"] in bad for r in records) else (200, None)
+
+    play = Play([moody])
+    receipt = play.deliver(body(60))
+    blamed = {r.index for r in receipt.rejections if r.reason == "refused_by_service"}
+
+    assert {r.reason for r in receipt.rejections} <= {"refused_by_service", "unisolated"}
+    assert blamed <= bad
+    assert len({r.index for r in receipt.rejections}) == len(receipt.rejections)
+    assert accounted(receipt) == 60
+    assert not play.service.held & {r.index for r in receipt.rejections}
+
+
+def test_a_half_that_is_undelivered_tells_nothing_of_the_other_one() -> None:
+    def down_for_the_first(records: list[dict[str, Any]], _size: int) -> tuple[int, object]:
+        if len(records) == 10:
+            return 400, b""
+        return (503, b"") if records[0]["n"] == 0 else (200, None)
+
+    receipt = Play([down_for_the_first], RetryPolicy(give_up_after_s=60)).deliver(body(10))
+
+    assert (receipt.imported, receipt.undelivered, receipt.rejections) == (5, 5, [])
 
 
 @pytest.mark.parametrize("bad", [1, 2, 100, 1999, 2000])

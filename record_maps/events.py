@@ -12,9 +12,9 @@ from mixpanel_http.event_rules import is_valid_insert_id
 from mixpanel_http.limits import MAX_INSERT_ID_BYTES, MAX_NESTING
 from record_maps.deep import shallow
 from record_maps.names import MOST_NAMES, NameList
-from record_maps.paths import Fields, Row
+from record_maps.paths import Fields, Row, id_text
 from record_maps.personal import PersonalDataRule
-from record_maps.properties import PropertyMaker, getter, id_text
+from record_maps.properties import PropertyMaker, getter
 from record_maps.spec import EventNames, Filtered, MapSpec, PersonalData
 from record_maps.times import compile_time, day_start
 

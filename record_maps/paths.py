@@ -16,6 +16,7 @@ Fields = dict[str, msgspec.Raw]
 """A JSON object of which the values are still as they came."""
 
 NULL: Final = b"null"
+_NUMBER_STARTS: Final = frozenset(b"-0123456789")
 _STEP: Final = re.compile(
     r"""(?P<key>[^.\[\]"'\s][^.\[\]"']*)|"(?P<quoted>(?:[^"\\]|\\["\\])+)"|\[(?P<place>[0-9]{1,6})\]"""
 )
@@ -91,6 +92,12 @@ class Row:
 
 
 NULL_VALUE: Final = msgspec.Raw(NULL)
+
+
+def id_text(value: msgspec.Raw) -> msgspec.Raw:
+    """Returns an id as text: a number's own digits; anything else as it is, for the rules to judge."""
+    token = bytes(value)
+    return msgspec.Raw(b'"%b"' % token) if token[0] in _NUMBER_STARTS else value
 
 
 def opened(raw: msgspec.Raw | bytes | None) -> Fields | None:

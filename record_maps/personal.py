@@ -11,11 +11,12 @@ from typing import Any, Final, Literal
 import msgspec
 
 from record_maps.names import MOST_NAMES, NameList
-from record_maps.paths import NULL_VALUE, Fields, elements, opened
+from record_maps.paths import NULL_VALUE, Fields, elements, id_text, opened
 from record_maps.spec import PersonalData
 
 Fate = Literal["kept", "hashed", "removed"]
 
+IDS: Final = ("$user_id", "$device_id")
 NEVER: Final = frozenset({"time", "$insert_id"})  # neither tells a person; without them there is no event
 REMOVED: Final = "[removed]"
 _TEXTS: Final = {
@@ -68,7 +69,8 @@ class PersonalDataRule:
         """Returns the properties without the personal data."""
         if self._hashed or self._removed:
             is_nested = _encode(properties).count(b"{") > 1
-            properties = self._by_names(properties, "") if is_nested else self._by_own_names(properties)
+            found = self._by_names(properties, "") if is_nested else self._by_own_names(properties)
+            properties = self._with_ids(properties, found)
         if self._traces and self._may_match(_encode(properties)):
             properties = self._by_patterns(properties)
         return properties
@@ -85,6 +87,24 @@ class PersonalDataRule:
 
     def _may_match(self, json: bytes) -> bool:
         return any(search(json) is not None for search in self._traces)
+
+    def _with_ids(self, properties: Fields, found: Fields) -> Fields:
+        """Returns what was found, with each id that says who as `distinct_id` does treated like that.
+
+        Mixpanel makes `distinct_id` of `$user_id`, so that the one would tell what the other hides.
+        """
+        who = properties.get("distinct_id")
+        if who is None or found.get("distinct_id") == who:
+            return found
+        for name in IDS:
+            given = found.get(name)
+            if given is None or given != properties[name] or id_text(given) != who:
+                continue
+            if "distinct_id" in found:
+                found[name] = found["distinct_id"]
+            else:
+                del found[name]
+        return found
 
     def _by_own_names(self, properties: Fields) -> Fields:
         """Returns the same as `_by_names` of properties with no object among them, in half the time."""

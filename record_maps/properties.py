@@ -9,13 +9,12 @@ import msgspec
 
 from record_maps.flatten import flattened
 from record_maps.names import FieldNames, NameRules
-from record_maps.paths import NULL_VALUE, Fields, Path, Row
+from record_maps.paths import NULL_VALUE, Fields, Path, Row, id_text
 from record_maps.spec import Const, MapSpec, Source, Spread, Value
 
 Get = Callable[[Row], "msgspec.Raw | None"]
 _EMPTY: Final = msgspec.Raw(b'""')
 _IDS: Final = ("$user_id", "$device_id")
-_NUMBER_STARTS: Final = frozenset(b"-0123456789")
 
 
 class PropertyMaker:
@@ -87,12 +86,6 @@ def getter(value: Value) -> Get:
         return None
 
     return first
-
-
-def id_text(value: msgspec.Raw) -> msgspec.Raw:
-    """Returns an id as text: a number's own digits; anything else as it is, for the rules to judge."""
-    token = bytes(value)
-    return msgspec.Raw(b'"%b"' % token) if token[0] in _NUMBER_STARTS else value
 
 
 def _id_getter(value: Value) -> Get:

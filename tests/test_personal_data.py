@@ -110,6 +110,24 @@ def test_what_has_no_personal_data_in_it_keeps_its_tokens() -> None:
     assert b'[{"b" : 1e2}]' in bytes(raw)
 
 
+@pytest.mark.parametrize("user", [7, "7"])
+def test_an_id_that_says_who_as_the_hidden_one_does_is_hidden_like_it(
+    salted: SecretRef, user: object
+) -> None:
+    fields: dict[str, Any] = {"u": user, "$user_id": user, "$device_id": "d-1"}
+    hashed = properties_of(PersonalData(hash=Traits(("distinct_id",)), salt=salted), **fields)
+    removed = properties_of(PersonalData(remove=Traits(("distinct_id",))), **fields)
+    by_itself = properties_of(
+        PersonalData(hash=Traits(("distinct_id",)), remove=Traits(("$user_id",)), salt=salted), **fields
+    )
+
+    assert hashed["$user_id"] == hashed["distinct_id"] != "7"
+    assert hashed["$device_id"] == removed["$device_id"] == "d-1"
+    assert not {"distinct_id", "$user_id"} & removed.keys()
+    assert "$user_id" not in by_itself
+    assert properties_of(PersonalData(remove=Traits(("x",))), **fields)["$user_id"] == user
+
+
 # By patterns.
 
 

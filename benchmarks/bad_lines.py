@@ -11,7 +11,6 @@ refused for what is in it takes longer, as all of it is decoded to tell why.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -21,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.bars import Bar
+from benchmarks.bars import Bar, run_bars
 from benchmarks.generate import Shape, made_once, make_input
-from benchmarks.measure import ROOT, RunFailed, Usage, run_measured, running_sink, write_config
+from benchmarks.measure import RunFailed, Usage, run_measured, running_sink, write_config
 
 NO_LIMIT: Final = {"run": {"max_errors": "100%", "allow_dead_letters": "100%"}}
 
@@ -148,19 +147,7 @@ def _told(name: str, run: Run, start_up: float) -> tuple[float, float]:
 
 def main() -> int:
     """Measures, and returns 1 if a bar is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=1_000_000, help="lines (default: 1,000,000)")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are taken (default: 3)")
-    parser.add_argument(
-        "--folder", type=Path, default=ROOT / ".bench", help="where input is kept (default: .bench)"
-    )
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    bars = list(measure(given.folder, given.events, given.rounds))
-    print(*bars, sep="\n")
-    return 0 if all(bar.passed for bar in bars) else 1
+    return run_bars(__doc__, "events", 1_000_000, measure)
 
 
 if __name__ == "__main__":

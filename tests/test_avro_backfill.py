@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -32,20 +33,20 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.plan.SMALL_BYTES", 10)
 
 
-def avro(bad: tuple[int, ...] = (), same: tuple[int, ...] = ()) -> bytes:
-    """Returns a file of events of which some have no time, and some are the same."""
+def avro(bad: tuple[int, ...] = (), same: tuple[int, ...] = (), garbled: tuple[int, ...] = ()) -> bytes:
+    """Returns a file of events: some have no time, some are the same, some hold what is no text."""
     rows = [
         {
             "event": "E",
             "time": "tomorrow" if n in bad else "2024-03-01T00:00:00Z",
-            "distinct_id": "u",
+            "distinct_id": "ZZ" if n in garbled else "u",
             "n": -1 if n in same else n,
         }
         for n in range(COUNT)
     ]
     file = io.BytesIO()
     fastavro.writer(file, SCHEMA, rows, sync_interval=700)
-    return file.getvalue()
+    return file.getvalue().replace(b"ZZ", b"\xff\xff")
 
 
 def blocks_of(content: bytes) -> list[tuple[int, range]]:
@@ -185,6 +186,21 @@ def test_a_replay_keeps_the_places_of_letters(backfills: Backfills) -> None:
 
     assert replayed.books["read"] == len(first.dead_letters()) == 2
     assert replayed.dead_letters() == first.dead_letters()
+
+
+def test_a_record_that_cannot_be_told_is_a_dead_letter_with_its_place(backfills: Backfills) -> None:
+    content = avro(garbled=(150,))
+    path = backfills.folder / "a.avro"
+    path.write_bytes(content)
+    outcome = backfills.run(str(path), IN_PARTS)
+    (letter,) = outcome.dead_letters()
+    (offset,) = [at for at, rows in blocks_of(content) if 150 in rows]
+
+    assert outcome.code == 0
+    assert held(backfills) == [n for n in range(COUNT) if n != 150]
+    assert (letter["reason"], letter["field"]) == ("bad_row", "distinct_id")
+    assert letter["source"] == {"uri": str(path), "line": 151, "offset": offset}
+    assert b"\xff\xff" in base64.b64decode(letter["raw_b64"])
 
 
 def test_an_object_is_read_in_parts(

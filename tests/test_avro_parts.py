@@ -45,8 +45,10 @@ def read_part(content: bytes, start: int, end: int, step: int = 50) -> tuple[Fou
     found: Found = []
     try:
         for lines in read_avro_part(bytes_from, start, end, "rows"):
-            rows = [json.loads(line) for line in lines.raw.splitlines()]
-            found += zip((row["n"] for row in rows), lines.offsets or (), strict=True)
+            refused = {line.index for line in lines.refused}
+            places = zip(lines.raw.splitlines(), lines.offsets or (), strict=True)
+            told = [place for index, place in enumerate(places) if index not in refused]
+            found += [(json.loads(line)["n"], offset) for line, offset in told]
     except FormatProblem as problem:
         return found, [problem]
     return found, []

@@ -1,5 +1,6 @@
 """Avro: what its types become in JSON, its codecs, and what is damaged."""
 
+import base64
 import datetime as dt
 import decimal
 import io
@@ -38,11 +39,13 @@ def avro(fields: Any, records: Any, codec: str = "null", interval: int = 2000) -
 def until_trouble(
     content: bytes, size: int = 4096, shape: Any = "rows"
 ) -> tuple[list[Any], FormatProblem | None]:
-    """The records up to what is wrong, and that."""
+    """The records up to what is wrong, None for one that is refused, and what is wrong."""
     found: list[Any] = []
     try:
         for lines in read_avro(shape, (content[i : i + size] for i in range(0, len(content), size))):
-            found += [json.loads(line) for line in lines.raw.splitlines()]
+            refused = {line.index for line in lines.refused}
+            rows = enumerate(lines.raw.splitlines())
+            found += [None if index in refused else json.loads(line) for index, line in rows]
     except FormatProblem as problem:
         return found, problem
     return found, None
@@ -209,7 +212,7 @@ def test_a_file_that_ends_too_early_is_read_up_to_there() -> None:
 
 
 @pytest.mark.parametrize("codec", ["null", "deflate", "snappy", "zstandard"])
-def test_a_flipped_bit_is_told_or_changes_one_value(codec: str) -> None:
+def test_a_flipped_bit_is_told_or_changes_a_few_records(codec: str) -> None:
     plain = avro(FLAT, ROWS, "null" if codec in ("snappy", "zstandard") else codec, 500)
     content = plain if codec in ("null", "deflate") else recompressed(plain, codec)
     dice = random.Random(9)
@@ -242,3 +245,105 @@ def test_a_block_that_says_it_is_enormous_is_damaged_and_takes_no_memory() -> No
     assert found == []
     assert problem is not None
     assert (problem.problem, problem.offset) == ("corrupt", header_end)
+
+
+NAMED: Any = [
+    {"name": "n", "type": "long"},
+    {"name": "text", "type": "string"},
+    {"name": "when", "type": ["null", {"type": "long", "logicalType": "timestamp-micros"}]},
+    {"name": "day", "type": {"type": "int", "logicalType": "date"}},
+    {"name": "id", "type": {"type": "string", "logicalType": "uuid"}},
+    {"name": "keys", "type": {"type": "map", "values": "string"}},
+    {"name": "inner", "type": {"type": "record", "name": "In", "fields": [{"name": "t", "type": "string"}]}},
+]
+STORED: Any = [
+    {**field, "type": kind}
+    for field, kind in zip(
+        NAMED,
+        [
+            "long",
+            "bytes",
+            ["null", "long"],
+            "int",
+            "bytes",
+            {"type": "map", "values": "bytes"},
+            {"type": "record", "name": "In", "fields": [{"name": "t", "type": "bytes"}]},
+        ],
+        strict=True,
+    )
+]
+GOOD = {
+    "n": 1,
+    "text": b"x",
+    "when": 0,
+    "day": 0,
+    "id": b"0" * 32,
+    "keys": {"a": b"b"},
+    "inner": {"t": b"y"},
+}
+
+
+def stored_as(rows: list[dict[str, Any]], interval: int) -> bytes:
+    """A file whose schema says more of its values than they keep."""
+    content = avro(STORED, rows, interval=interval)
+    said = avro(NAMED, [], interval=interval)
+    return AvroFileOf(said).beginning + content[-16:] + content[AvroFileOf(content).size :]
+
+
+class AvroFileOf:
+    """The header of a file: its size, and what stands before its marker."""
+
+    def __init__(self, content: bytes) -> None:
+        self.size = AvroFile([content]).header().size
+        self.beginning = content[: self.size - 16]
+
+
+@pytest.mark.parametrize("interval", [1, 200, 1 << 20])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("when", 2**62),
+        ("day", 2**30),
+        ("text", b"\xff"),
+        ("id", b"none"),
+        ("keys", {"a": b"\xff"}),
+        ("inner", {"t": b"\xff"}),
+    ],
+)
+def test_a_record_with_a_value_that_cannot_be_told_is_refused_and_its_neighbours_are_read(
+    field: str, value: Any, interval: int
+) -> None:
+    rows = [{**GOOD, "n": n} for n in range(1500)]
+    bad = (0, 3, 1200)
+    for n in bad:
+        rows[n][field] = value
+    numbers: list[int] = []
+    refused: list[tuple[int, bytes]] = []
+    for lines in read_avro("rows", [stored_as(rows, interval)]):
+        told = {line.index: line for line in lines.refused}
+        for index, line in enumerate(lines.raw.splitlines()):
+            if index in told:
+                assert (told[index].reason, told[index].field) == ("bad_row", field)
+                refused.append((len(numbers) + len(refused), base64.b64decode(line)))
+            else:
+                numbers.append(json.loads(line)["n"])
+
+    assert numbers == [n for n in range(1500) if n not in bad]
+    assert [number for number, _ in refused] == list(bad)
+    schema = fastavro.parse_schema({"type": "record", "name": "Row", "fields": STORED})
+    assert [fastavro.schemaless_reader(io.BytesIO(raw), schema, None) for _, raw in refused] == [
+        rows[n] for n in bad
+    ]
+
+
+def test_a_key_of_a_map_that_is_no_text_is_refused_without_a_field() -> None:
+    rows = [{**GOOD, "n": n} for n in range(20)]
+    rows[7]["keys"] = {"KEY": b"b"}
+    content = stored_as(rows, 1 << 20).replace(b"KEY", b"\xff\xff\xff")
+    (lines,) = read_avro("rows", [content])
+    (told,) = lines.refused
+
+    assert (told.index, told.reason, told.field) == (7, "bad_row", None)
+    assert [json.loads(line)["n"] for i, line in enumerate(lines.raw.splitlines()) if i != 7] == [
+        n for n in range(20) if n != 7
+    ]

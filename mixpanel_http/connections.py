@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import weakref
 from typing import Any
@@ -14,6 +15,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 class GivenUp(OSError):
     """The run came to its end before an answer did."""
+
+
+class NotConnected(OSError):
+    """The handshake of TLS came to nothing, so that nothing was sent."""
 
 
 class Connections:
@@ -53,7 +58,12 @@ class _Plain(HTTPConnection):
         self._noted = noted
 
     def connect(self) -> None:
-        super().connect()
+        try:
+            super().connect()
+        except ssl.SSLCertVerificationError:
+            raise
+        except OSError as error:
+            raise NotConnected from error
         self._noted.add(self.sock)
 
 

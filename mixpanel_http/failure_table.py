@@ -13,7 +13,7 @@ from typing import Final
 
 from urllib3 import exceptions as transport
 
-from mixpanel_http.connections import GivenUp
+from mixpanel_http.connections import GivenUp, NotConnected
 
 
 class AnswerClass(Enum):
@@ -157,6 +157,7 @@ BROKEN_ROWS: Final = (
             transport.NewConnectionError,  # DNS failures, too
             transport.ConnectTimeoutError,
             transport.EmptyPoolError,
+            NotConnected,  # the handshake of TLS is broken off, or the other side speaks none
         ),
         AnswerClass.TRANSIENT,
         "no connection to the endpoint; before the first answer of a run, three in a row stop it",

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -163,3 +164,41 @@ def test_a_413_that_comes_before_the_body_is_through_is_heard() -> None:
         thread.join()
 
     assert (answer.status, answer.largest_bytes) == (413, 1_048_576)
+
+
+def closes(connection: socket.socket) -> None:
+    connection.close()
+
+
+def resets(connection: socket.socket) -> None:
+    reset(connection, b"")
+
+
+def speaks_http(connection: socket.socket) -> None:
+    connection.sendall(http(400, b"this is no TLS"))
+
+
+def breaks_off(connection: socket.socket) -> None:
+    connection.sendall(b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03" + bytes(20))  # of a ServerHello
+
+
+@pytest.mark.parametrize("abort", [closes, resets, speaks_http, breaks_off])
+def test_a_handshake_of_tls_that_is_aborted_is_told_as_not_sent(
+    abort: Callable[[socket.socket], None],
+) -> None:
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                heard.append(connection.recv(1 << 16))
+                abort(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        answer = send(f"https://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
+
+    assert heard[0][:1] == b"\x16", "a ClientHello"
+    assert (answer.kind, answer.label, answer.sent) == (AnswerClass.TRANSIENT, "no connection", False)

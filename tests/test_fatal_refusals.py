@@ -245,6 +245,18 @@ def test_a_host_that_is_not_known_stops_a_run_within_seconds(backfills: Backfill
     assert outcome.report["requests"]["by_status"] == {"no connection": 3}
 
 
+def test_an_endpoint_that_speaks_no_tls_stops_a_run_within_seconds(backfills: Backfills) -> None:
+    backfills.write("a.json", [event(0)])
+    began = time.monotonic()
+    tls = backfills.emulator.url.replace("http:", "https:")
+    outcome = backfills.run(backfills.everything, {"destination.endpoint": tls})
+
+    assert time.monotonic() - began < STOPS_WITHIN_S + 5  # of which Beam takes some
+    assert outcome.code == 3
+    assert (outcome.books["dead_lettered"], outcome.books["not_attempted"]) == (0, 1)
+    assert outcome.report["requests"]["by_status"] == {"no connection": 3}
+
+
 def test_a_client_that_is_cut_off_gives_up_and_connects_no_more(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,9 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from mixpanel_http.kinds import KINDS
+from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.secret_refs import SecretUnavailable
+from mixpanel_http.verdicts import RecordRefused
+from pipelines.absent_sources import AbsentSources
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
 from pipelines.config_reading import ConfigError, load_run
@@ -17,7 +21,7 @@ from pipelines.plan import NothingMatched, SourceUnreadable, list_files, plan_se
 from pipelines.report import ExitCode
 from pipelines.resuming import pattern_of
 from record_maps.functions import folder_of
-from record_maps.mapper import Mapper, compile_map
+from record_maps.mapper import MappedLines, Mapper, compile_map
 from transforms.dead_letters import LinePlaces, block_lines
 from transforms.duplicate_keys import refuse_duplicates
 from transforms.elements import Block
@@ -74,25 +78,45 @@ def shown_lines(config: Config, count: int) -> Iterator[str]:
     prepare = KINDS[config.records.kind].prepare
     if prepare is None:
         raise ConfigError([f"show: records.kind {config.records.kind} is sent as it stands"])
-    mapper = _mapper(config)
+    mapper, absent = _mapper(config), _absent(config)
     left = count
     for block in _blocks(config, count):
         mapped = map_block(block, mapper) if mapper is not None else block
-        prepared = prepare_block(mapped, config.rules(), time.time(), prepare).records
-        fates: dict[int, list[str]] = {}
-        kept = range(prepared.count) if prepared.kept is None else prepared.kept
-        for index, line in zip(kept, prepared.body.split(b"\n"), strict=False):
-            fates.setdefault(index, []).append(line.decode(errors="replace"))
-        for index, reason in mapped.mapped.filtered if mapped.mapped else ():
-            fates.setdefault(index, []).append(f"filtered: {reason}")
-        for refused in (*(mapped.mapped.rejections if mapped.mapped else ()), *prepared.rejections):
-            fates.setdefault(refused.index, []).append(f"dead letter: {refused.reason}: {refused.message}")
+        fates = _fates(mapped, prepare_block(mapped, config.rules(), time.time(), prepare).records)
         for index in sorted(fates)[:left]:
             yield from _record(block, index, fates[index])
+            if mapper is not None and absent is not None:
+                _see(absent, mapper, block, index)
         left -= len(fates)
         yield from (f"! {note.uri}: {note.problem}" for note in block.notes if note.problem)
         if left <= 0:
-            return
+            break
+    if absent is not None:
+        yield from (f"! {line}" for line in absent.told())
+
+
+def _fates(mapped: Block, prepared: PreparedRecords) -> dict[int, list[str]]:
+    """Returns what becomes of each line of a block."""
+    fates: dict[int, list[str]] = {}
+    kept = range(prepared.count) if prepared.kept is None else prepared.kept
+    for index, line in zip(kept, prepared.body.split(b"\n"), strict=False):
+        fates.setdefault(index, []).append(line.decode(errors="replace"))
+    by_map = mapped.mapped or MappedLines()
+    for index, reason in by_map.filtered:
+        fates.setdefault(index, []).append(f"filtered: {reason}")
+    for refused in (*by_map.rejections, *prepared.rejections):
+        fates.setdefault(refused.index, []).append(f"dead letter: {refused.reason}: {refused.message}")
+    return fates
+
+
+def _absent(config: Config) -> AbsentSources | None:
+    return AbsentSources(config.records.map) if config.records.map is not None else None
+
+
+def _see(absent: AbsentSources, mapper: Mapper, block: Block, index: int) -> None:
+    with suppress(RecordRefused):
+        for fields in mapper.records(block_lines(block)[index]):
+            absent.see(fields)
 
 
 def _record(block: Block, index: int, fates: Sequence[str]) -> Iterator[str]:

@@ -98,6 +98,16 @@ class Mapper:
             mapped.outputs.extend([0] * len(mapped.lines))
         return mapped
 
+    def records(self, line: bytes) -> Iterator[Fields]:
+        """Yields what a line's events are made of: its record, or what a function or a dialect makes of that.
+
+        Raises:
+            RecordRefused: if it is no record, or the function fails on it.
+        """
+        fields = self._read(line)
+        made = self._split(fields) if self._split is not None else (fields,)
+        yield from (one for one in made if not isinstance(one, (Filtered, RecordRefused)))
+
     def _add_all(self, mapped: MappedLines, index: int, fields: Fields, wanted: int | None) -> None:
         """Adds a line that a function or a dialect makes any number of records of."""
         assert self._split is not None

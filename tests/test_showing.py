@@ -65,6 +65,43 @@ def test_all_that_a_map_makes_of_a_record_is_shown(backfills: Backfills) -> None
     assert fates == ["filtered: ", '{"event":"', '{"event":"']
 
 
+def test_what_no_record_has_is_told_of_the_map(backfills: Backfills) -> None:
+    path = backfills.write(
+        "a.json", [{"e": "A", "t": 1709627400 + n, "u": {"id": n}, "x": n or None} for n in range(3)]
+    )
+    declared = {
+        "event": "e", "time": ["at", "t"], "distinct_id": "user.id", "$insert_id": ["uuid", "id"],
+        "properties": {"x": "x", "plan": "u.plan", "source": {"const": "web"}, "*": "*", "t_*": "traits.*"},
+    }
+
+    _, out, _ = show(backfills, str(path), {"records.map": declared})
+
+    assert [line for line in out if line.startswith("!")] == [
+        "! records.map.distinct_id: none of these records has user.id",
+        "! records.map.$insert_id: none of these records has uuid or id",
+        "! records.map.properties.plan: none of these records has u.plan",
+        "! records.map.properties.t_*: none of these records has traits.*",
+    ]
+
+
+def test_what_a_dialect_makes_of_a_record_is_what_is_looked_at(backfills: Backfills) -> None:
+    message = {
+        "type": "track",
+        "event": "A",
+        "userId": "u",
+        "timestamp": "2024-03-05T08:30:00Z",
+        "properties": {"a": 1},
+    }
+    path = backfills.write("a.json", [{"batch": [message]}, b"{"])
+    declared = {"dialect": "segment", "properties": {"b": "properties.a", "c": "batch[0].event"}}
+
+    _, out, _ = show(backfills, str(path), {"records.map": declared})
+
+    assert [line for line in out if line.startswith("!")] == [
+        "! records.map.properties.c: none of these records has batch[0].event"
+    ]
+
+
 def test_records_without_a_map_and_rows_of_tables_are_shown(backfills: Backfills) -> None:
     path = backfills.write("a.csv", [b"event,time,distinct_id", b"A,1709627400,u"])
 

@@ -35,6 +35,7 @@ DIALECT: Final = Dialect(
         insert_id=(("properties", "$insert_id"),),
         properties=(("*", Spread(("properties",))),),
         drop=SERVER_MADE,
+        deep_as_text=True,
         reshape=reshape,
     ),
     ((HOTSHARD_RECORD, "Mixpanel's own note that a user had too many events on a day"),),

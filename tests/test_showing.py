@@ -70,7 +70,10 @@ def test_what_no_record_has_is_told_of_the_map(backfills: Backfills) -> None:
         "a.json", [{"e": "A", "t": 1709627400 + n, "u": {"id": n}, "x": n or None} for n in range(3)]
     )
     declared = {
-        "event": "e", "time": ["at", "t"], "distinct_id": "user.id", "$insert_id": ["uuid", "id"],
+        "event": "e",
+        "time": ["at", "t"],
+        "distinct_id": "user.id",
+        "$insert_id": ["uuid", "id"],
         "properties": {"x": "x", "plan": "u.plan", "source": {"const": "web"}, "*": "*", "t_*": "traits.*"},
     }
 

@@ -83,6 +83,17 @@ def assert_one_is_left_out_and_comes_with_a_resume(troubled: Troubled, outcome: 
     troubled.assert_arrived(0, 1, 2, 3)
 
 
+def test_a_small_object_is_one_request_and_all_of_them_are_one_listing(troubled: Troubled) -> None:
+    outcome = troubled.go(Trouble(""))  # with which nothing goes wrong; any request but a GET is refused
+
+    asked = [target for target in troubled.proxy.struck if not re.search(LISTING, target)]
+    assert (outcome.code, outcome.books["imported"]) == (0, FILES * LINES)
+    assert len(troubled.proxy.struck) - len(asked) == 1
+    for number in range(FILES):
+        assert len([target for target in asked if re.search(reading(troubled.key(number)), target)]) == 1
+    assert len(asked) == FILES
+
+
 def test_an_object_that_may_not_be_read_is_named_and_its_neighbours_arrive(troubled: Troubled) -> None:
     outcome = troubled.go(Trouble(reading(troubled.key(2)), status=403, message="Access Denied"))
 

@@ -139,17 +139,18 @@ def _not_text(head: bytes, magic: bytes) -> bool:
 def _of_json(text: bytes) -> Format:
     """Returns how JSON is laid out: a record a line, or in any other way."""
     first, _, more = text.partition(b"\n")
-    if text[:1] not in (b"[", b"{") or (_is_json(first) and (more.strip() or text[:1] == b"{")):
-        return "ndjson"
-    if text[:1] == b"{" and text[1:].lstrip()[:1] not in (b'"', b"}", b""):
-        return "ndjson"  # no layout makes JSON of it, and lines are told one by one
     if text[:1] == b"[":
         return "json" if text[1:].lstrip()[:1] in (b"{", b"]", b"") else "ndjson"
+    if text[:1] != b"{" or _is_json(first):
+        return "ndjson"
+    if text[1:].lstrip()[:1] not in (b'"', b"}", b""):
+        return "ndjson"  # no layout makes JSON of it, and lines are told one by one
     cut = cut_records(text)
     if cut.spans:
         start, end = cut.spans[0]
         spread = b"\n" in text[start:end].strip()
-        joined = text[end:].lstrip(b" \t,")[:1] == b"{"
+        behind = text[end:].lstrip(b" \t")
+        joined = behind[:1] == b"{" or (behind[:1] == b"," and behind.lstrip(b" \t\r\n,")[:1] == b"{")
         return "json" if (spread or joined) and _is_json(text[start:end]) else "ndjson"
     lines = more.split(b"\n")[:-1]
     return "json" if lines and not any(map(_is_record, lines)) and _ends_between_tokens(first) else "ndjson"

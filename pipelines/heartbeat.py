@@ -18,7 +18,7 @@ import orjson
 from mixpanel_http.crash_points import crash_point
 from pipelines.background import running_beside
 from pipelines.crew import read_crew, together
-from pipelines.heap import give_back
+from pipelines.heap import keep_giving_back
 from pipelines.lease import Lease
 from pipelines.state import StateFolder, StateUnusable
 from transforms import activity, drain
@@ -62,7 +62,6 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Does what is to be done now and then. A state folder in trouble is for its writers to tell."""
-        give_back()
         if self._was_suspended():
             activity.here.woke()
         doing = activity.here.now()
@@ -107,7 +106,7 @@ def beating(heart: Heartbeat) -> Iterator[None]:
 
     heart.beat()
     try:
-        with running_beside(live, "heartbeat"):
+        with running_beside(live, "heartbeat"), running_beside(keep_giving_back, "heap"):
             yield
     finally:
         heart.beat()

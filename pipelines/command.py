@@ -36,6 +36,7 @@ from pipelines.summary import counted, shown, summary
 from transforms.elements import GC_OBJECTS
 from transforms.storage_options import StorageOptionsWrong
 
+_TELL_TWICE: Final = ("apache_beam", "gcsfs")  # what is told without them, and with tracebacks
 _NO_ENGINE: Final = "DirectRunner works on this machine, and nothing goes on without this process"
 _ONE_AFTER_ANOTHER: Final = "a job begins when the one before has ended, and this process sees to that"
 _STAY: Final = "leave --detach away and start the run where it can stay (should it end, --resume goes on)"
@@ -210,14 +211,15 @@ def _start_of_jobs(
 
 
 def _set_up_logging(in_json: bool) -> None:
-    """Shows warnings on stderr, but none of Beam's.
+    """Shows warnings on stderr, but none of Beam's, nor of the client for GCS.
 
-    Beam reports a failed bundle with a traceback, which can hold records; the report tells what happened.
+    Beam reports a failed bundle with a traceback, which can hold records; the report tells what happened, and
+    what GCS refuses is told where it matters.
     """
     handler = logging.StreamHandler()
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(_JsonFormatter() if in_json else text)
-    handler.addFilter(lambda record: not record.name.startswith("apache_beam"))
+    handler.addFilter(lambda record: not record.name.startswith(_TELL_TWICE))
     # What a job service says of a failed job Beam passes on as the root logger's.
     handler.addFilter(lambda record: "apache_beam" not in record.pathname)
     handler.addFilter(lambda record: not str(record.msg).startswith("apitools not found"))

@@ -1,11 +1,15 @@
 """Options of stores: what cannot be meant is refused by name, and not handed on to be misunderstood."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.backfills import Backfills
+from tests.processes import REPOSITORY
 from tests.servers import GcsServer, S3Server
 from transforms.storage_options import StorageOptionsWrong, check_options
 
@@ -68,3 +72,13 @@ def test_a_wrong_option_ends_a_run_before_it_begins(backfills: Backfills) -> Non
 
     assert outcome.code == 2
     assert outcome.err == "error: storage_options.endpoint_url: must be like https://minio.example:9000\n"
+
+
+def test_no_look_at_options_makes_the_client_for_gcs_ask_a_service_that_may_not_be_there() -> None:
+    code = (
+        "import sys; from transforms.storage import Storage; "
+        "Storage({'token': 'anon', 'endpoint_url': 'http://127.0.0.1:9'}).open('gs://bucket/key'); "
+        "sys.exit('gcsfs.extended_gcsfs' in sys.modules)"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GCSFS_")}
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment).returncode == 0

@@ -64,12 +64,13 @@ class Storage:
 
         scheme = scheme_of(uri)
         options = resolve_all(self.options) if scheme != "file" else {}
+        if scheme == "gs":
+            # gcsfs otherwise asks a gRPC service about each bucket first, which costs a minute where there is
+            # none. It looks at this when it is imported, which a look at its options does, too.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         if options:
             check_options(scheme, options)
         if scheme == "gs":
-            # gcsfs otherwise asks a gRPC service about each bucket first, which costs a minute where there is
-            # none.
-            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             options = {"requests_timeout": _gcs_timeout(), **options}
         if scheme == "s3":
             options = {**options, "config_kwargs": {**_S3_CONFIG, **options.get("config_kwargs", {})}}

@@ -38,6 +38,11 @@ def lead(launch: str) -> None:
         _attended[launch] = None
 
 
+def leads(launch: str) -> bool:
+    """Returns whether this process is the launcher of a start: what it works on, it alone works on."""
+    return launch in _attended and _attended[launch] is None
+
+
 def attend(folder: StateFolder, launch: str, ends_in: Callable[[], float | None]) -> None:
     """Makes this process a member of the crew of a start of a run, unless it is one or is the launcher.
 

@@ -22,7 +22,7 @@ from mixpanel_http.delivery import Stop
 from mixpanel_http.insert_ids import IdSample
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
 from pipelines.believing import Letters, attempt_of, believed, lines_by_name, segment_of
-from pipelines.crew import attend
+from pipelines.crew import attend, leads
 from pipelines.digest import Digest, DigestParts, read_digests
 from pipelines.intents import Intents, earlier_sends, read_intents
 from pipelines.ledger_lines import (
@@ -163,15 +163,11 @@ class Ledger:
         """Asks all workers to finish what is under way and to begin nothing more."""
         self.folder.write(_end_name(self.launch), b"")
 
-    def is_stopped(self) -> bool:
-        """Returns whether the run must not go on, or has been asked to end."""
-        return self.patience() is not None
-
     def patience(self) -> float | None:
         """Returns for how many seconds answers are waited for, if the run is to end, or None."""
-        if self.folder.exists(_stop_name(self.launch)):
+        if self.folder.has_small(_stop_name(self.launch)):
             return drain.STOP_SECONDS
-        return drain.DRAIN_SECONDS if self.folder.exists(_end_name(self.launch)) else None
+        return drain.DRAIN_SECONDS if self.folder.has_small(_end_name(self.launch)) else None
 
     def too_many_errors(self, counts: Counts) -> str | None:
         """Returns why the errors counted so far end the run, or None."""
@@ -202,10 +198,10 @@ class Ledger:
     def _begun_earlier(self, segment: str) -> list[str]:
         """Returns the names of what other attempts at a segment have written.
 
-        On an object store these may be of this start of the run, too: a runner that lost a worker gives its
-        work to another one, from the beginning.
+        Where workers do the work these may be of this start of the run, too: a runner that lost one gives its
+        work to another, from the beginning.
         """
-        if not self.folder.is_local:
+        if not (self.folder.is_local or leads(self.launch)):
             return sorted(self.folder.names(FOLDER, f"{segment}."))
         if not self.resumed:
             return []

@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +19,8 @@ from transforms.unrecorded import CannotRecord
 
 _READERS: Final = 16
 _READ_AHEAD: Final = 128
+# s3fs asks for the size of a file first, and lists what is below a name where there is no file.
+_AT_ONCE: Final[Mapping[str, Mapping[str, int]]] = {"s3": {"max_concurrency": 1}}
 _lock = threading.Lock()
 
 
@@ -223,7 +225,8 @@ class StateFolder:
                 with open(self.path(name), "rb") as file:
                     file.seek(start)
                     return file.read()
-            return self._filesystem().cat_file(self.path(name))[start:]
+            at_once = _AT_ONCE.get(scheme_of(self.uri), {})
+            return self._filesystem().cat_file(self.path(name), **at_once)[start:]
 
     def read_all(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
         """Yields (name, content) of several files, read side by side, but never far ahead."""
@@ -310,6 +313,14 @@ class StateFolder:
             filesystem = self._filesystem()
             filesystem.invalidate_cache()
             return filesystem.exists(self.path(name))
+
+    def has_small(self, name: str) -> bool:
+        """Returns whether there is such a file, of a few bytes: reading it is one request and not several."""
+        try:
+            self.read(name)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _filesystem(self) -> FileSystem:
         with _lock:

@@ -61,11 +61,13 @@ class StoreProxy:
         url: where it is.
         troubles: what goes wrong.
         struck: the targets of requests for which something did.
+    seen: the methods and targets of all requests.
     """
 
     url: str
     troubles: list[Trouble] = field(default_factory=list)
     struck: list[str] = field(default_factory=list)
+    seen: list[tuple[str, str]] = field(default_factory=list)
     ending: threading.Event = field(default_factory=threading.Event)
     _seen: dict[int, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -137,6 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
     def do_GET(self) -> None:
+        self.shared.seen.append((self.command, unquote(self.path)))
         trouble = self.shared.take(unquote(self.path)) or Trouble("")
         if trouble.first is not None:
             trouble.first()
@@ -148,8 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._pass_on(trouble)
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - names that the server looks for
 
     def _refuse(self, status: int, message: str) -> None:
         """Answers as S3 does in XML, or as GCS does in JSON."""
@@ -167,8 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self, trouble: Trouble) -> None:
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with contextlib.closing(connection):
-            connection.request(self.command, self.path, headers=dict(self.headers))
+            connection.request(self.command, self.path, content or None, dict(self.headers))
             answer = connection.getresponse()
             body = answer.read()
             length = answer.headers.get("Content-Length")

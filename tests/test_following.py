@@ -150,13 +150,13 @@ def test_errors_of_all_workers_together_end_the_run(tmp_path: Path) -> None:
     over = threading.Event()
 
     def run() -> Result:
-        while not ledger.is_stopped():
+        while ledger.patience() is None:
             over.wait(0.05)
         return Result("DONE")
 
     follow(run, ledger, CrewWatch(True))
 
-    assert ledger.is_stopped()
+    assert ledger.patience() is not None
 
 
 def test_a_lease_that_workers_keep_is_judged_by_its_time_alone(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def test_on_an_object_store_progress_is_written_every_half_minute_and_a_segment_
 def test_why_a_run_was_stopped_is_known_for_that_start_only(tmp_path: Path) -> None:
     folder = StateFolder(str(tmp_path))
     ledger = Ledger(folder, RUN, "one")
-    assert not ledger.is_stopped()
+    assert ledger.patience() is None
     ledger.write_stop(Stop(401, "no"))
     assert ledger.patience() == drain.STOP_SECONDS
     assert read_stops(folder, RUN, "one") == [Stop(401, "no")]

@@ -41,9 +41,6 @@ class Known:
     def line_bases(self) -> Mapping[tuple[str, int], int]:
         return self.bases
 
-    def is_stopped(self) -> bool:
-        return False
-
 
 def without_attempt(block: Block) -> Block:
     return replace(block, attempt="attempt")

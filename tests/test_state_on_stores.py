@@ -19,6 +19,7 @@ from pipelines.status_command import show_runs, show_status
 from tests.backfills import Backfills, event, ndjson
 from tests.processes import start, wait_until
 from tests.servers import GcsServer, S3Server
+from tests.store_proxy import store_proxy
 from transforms.storage import Storage
 
 FILES, GOOD = 5, 2000  # each file is a segment of its own, for it has more than 4 MB
@@ -62,19 +63,46 @@ def parts() -> list[list[dict[str, Any]]]:
     return [[event(10_000 * part + n, pad=PAD) for n in range(GOOD)] for part in range(FILES)]
 
 
+def options_of(server: S3Server | GcsServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Returns what a configuration says of a store."""
+    options = dict(server.storage_options)
+    if "secret" in options:
+        monkeypatch.setenv("TEST_STORE_SECRET", options["secret"])
+        options["secret"] = "env:TEST_STORE_SECRET"
+    return options
+
+
 @pytest.fixture
 def stored(request: pytest.FixtureRequest, backfills: Backfills, monkeypatch: pytest.MonkeyPatch) -> Stored:
     """Backfills of a few segments with refused lines in each, and with their state on S3 or GCS."""
     server: S3Server | GcsServer = request.getfixturevalue(request.param)
-    options = dict(server.storage_options)
-    state = StateFolder(server.url("killed-and-resumed"), Storage(dict(options)))
-    if "secret" in options:
-        monkeypatch.setenv("TEST_STORE_SECRET", options["secret"])
-        options["secret"] = "env:TEST_STORE_SECRET"
+    state = StateFolder(server.url("killed-and-resumed"), Storage(dict(server.storage_options)))
+    options = options_of(server, monkeypatch)
     for number, part in enumerate(parts()):
         backfills.write(f"{number}.json", [*part[:500], b"{", *part[500:], b"["])
     changes = {**SLOW, "run.state": state.uri, "run.storage_options": options}
     return Stored(backfills, state, backfills.config(backfills.everything, changes))
+
+
+@pytest.mark.parametrize("kind", ["s3", pytest.param("gcs", marks=pytest.mark.soak)])
+def test_a_segment_costs_one_object_that_is_written_once_and_read_once(
+    kind: str, request: pytest.FixtureRequest, backfills: Backfills, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: S3Server | GcsServer = request.getfixturevalue(kind)
+    state = StateFolder(server.url("what-it-costs"), Storage(dict(server.storage_options)))
+    for number, part in enumerate(parts()):
+        backfills.write(f"{number}.json", part)
+    with store_proxy(server.endpoint_url) as proxy:
+        options = {**options_of(server, monkeypatch), "endpoint_url": proxy.url}
+        changes = {"run.id": "it", "run.state": state.uri, "run.storage_options": options}
+        assert backfills.run(backfills.everything, changes).code == 0
+    names = state.names("it/ledger")
+    asked = [(method, target) for method, target in proxy.seen if "/it/ledger/" in target]
+    of_segments = [method for method, target in asked if ".done" in target]
+    assert len(names) == sum(name.endswith(".done") for name in names) == FILES
+    # GCS takes an object's name with its content.
+    assert of_segments == ["PUT"] * FILES * (kind == "s3") + ["GET"] * FILES
+    assert len(asked) - len(of_segments) <= 3, asked
 
 
 def drain_and_resume(stored: Stored) -> None:

@@ -45,10 +45,6 @@ class Progress(Protocol):
         """Returns the number of the line at an offset of a file, where it is known."""
         ...
 
-    def is_stopped(self) -> bool:
-        """Returns whether the run must not go on, by what any of its workers found."""
-        ...
-
 
 @dataclass
 class ReadBlocks(beam.PTransform[PCollection[Segment], PCollection[Block]]):
@@ -122,7 +118,7 @@ class _ReadFn(beam.DoFn):
         self._reader = SegmentReader(self._filesystem, self.limits, bases, self.verify, self.format)
 
     def process(self, segment: Segment) -> Iterator[Block]:
-        if drain.is_requested() or self.progress.is_stopped():
+        if drain.is_requested():
             return
         attempt = new_attempt_id()
         done = self.progress.settled_blocks(segment.id, attempt)

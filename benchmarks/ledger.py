@@ -65,10 +65,10 @@ def measure_here(config: str) -> dict[str, Any]:
     spent = {name: Spent() for name in methods}
     for name, (owner, method) in methods.items():
         setattr(owner, method, spent[name].timed(getattr(owner, method)))
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
+    out = io.BytesIO()
+    with contextlib.redirect_stdout(io.TextIOWrapper(out)):
         code = run(config, as_json=True)
-    report = json.loads(out.getvalue())
+        report = json.loads(out.getvalue())
     return {
         "code": code,
         "events": report["books"]["imported"],
@@ -101,14 +101,15 @@ def measure_ledger(cache: Path, events: int, rounds: int) -> Iterator[Bar]:
                     f"{found[name][0]:,} × {1e3 * found[name][1] / max(1, found[name][0]):.2f}"
                     for name in ("open", "record", "commit")
                 ),
+                f"{1e3 * found['record'][2] / max(1, found['record'][0]):.2f}",
+                f"{1e3 * found['commit'][2] / max(1, found['commit'][0]):.2f}",
                 f"{100 * found['record'][1] / found['seconds']:.2f}",
                 f"{100 * found['commit'][2] / found['seconds']:.2f}",
                 f"{shares[-1]:.2f}",
             ]
         )
-    print(
-        table(["events/s", "open, ms", "record, ms", "commit, ms", "record %", "commit CPU %", "all %"], rows)
-    )
+    heads = ["events/s", "open, ms", "record, ms", "commit, ms"]
+    print(table([*heads, "record CPU", "commit CPU", "record %", "commit CPU %", "all %"], rows))
     print(f"load {os.getloadavg()[0]:.1f}")
     yield Bar(
         "ledger, share of the sending time", statistics.median(shares), "%", most=MOST_PERCENT, digits=2

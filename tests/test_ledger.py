@@ -349,7 +349,7 @@ def test_a_line_continues_the_line_before() -> None:
 
 def test_a_segment_of_nothing_is_done(tmp_path: Path) -> None:
     (tmp_path / "empty.json").write_bytes(b"")
-    segment = Segment("0000000", (FilePart(str(tmp_path / "gone.json"), 0, ""),))
+    segment = Segment("0000000", (FilePart(str(tmp_path / "gone.json"), 0, "v"),))
     work = Work(StateFolder(str(tmp_path / "run")), [pack([tmp_path / "empty.json"])])
     work.start()
     assert work.known()["0000000"].done

@@ -6,7 +6,6 @@ import contextlib
 import os
 import tempfile
 import threading
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 from mixpanel_http.crash_points import crash_amid, crash_point
+from pipelines import local_files
 from transforms.storage import FileSystem, Storage, path_of, scheme_of, storage_errors
 from transforms.unrecorded import CannotRecord
 
@@ -67,17 +67,7 @@ class StateFolder:
             if not self.is_local:
                 self._filesystem().pipe_file(self.path(name), content)
                 return
-            path = self.path(name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-            with open(temporary, "wb", opener=_private) as file:
-                crash_amid("amid write", file.fileno(), content)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            crash_point("between write and rename")
-            os.replace(temporary, path)
-            _sync_folder(os.path.dirname(path))
+            local_files.write(self.path(name), content)
 
     def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
         """Writes a large file as a whole, which is never in memory as a whole.
@@ -87,16 +77,12 @@ class StateFolder:
         """
         with self.explained(name, "written"), tempfile.TemporaryDirectory(dir=self._beside(name)) as folder:
             spooled = f"{folder}/content"
-            with open(spooled, "wb", opener=_private) as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
+            local_files.spool(spooled, pieces)
             if not self.is_local:
                 self._filesystem().put_file(spooled, self.path(name))
                 return
             crash_point("between spool and rename")
-            os.replace(spooled, self.path(name))
-            _sync_folder(os.path.dirname(self.path(name)))
+            local_files.put_in_place(spooled, self.path(name))
 
     def _beside(self, name: str) -> str | None:
         """Returns where a file can be spooled so that it only has to be renamed; None is anywhere."""
@@ -136,11 +122,7 @@ class StateFolder:
         with self.explained(name, "written"):
             if not self.is_local:
                 return self._create_object(name, content)
-            try:
-                _create(self.path(name), content)
-            except FileExistsError:
-                return False
-            return True
+            return local_files.create(self.path(name), content)
 
     def _create_object(self, name: str, content: bytes) -> bool:
         """Creates an object; stores, and their clients, tell in many ways that there is one already."""
@@ -179,13 +161,8 @@ class StateFolder:
         Raises:
             StateUnusable: if it cannot be written.
         """
-        path = self.path(name)
         with self.explained(name, "written"):
-            try:
-                return LocalLog(self, name, _open_to_append(path))
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                return LocalLog(self, name, _open_to_append(path))
+            return LocalLog(self, name, local_files.open_to_append(self.path(name)))
 
     def append(self, name: str, content: bytes) -> None:
         """Appends to a local file, or begins it, and makes that survive a power failure.
@@ -211,7 +188,7 @@ class StateFolder:
             StateUnusable: if that fails.
         """
         with self.explained(folder, "written"):
-            _sync_folder(self.path(folder))
+            local_files.sync_names(self.path(folder))
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Returns a file's content, or what of it stands from `start` on.
@@ -262,12 +239,8 @@ class StateFolder:
         """
         with self.explained(folder, "listed"):
             if self.is_local:
-                try:
-                    with os.scandir(self.path(folder)) as entries:
-                        found_here = (e for e in entries if e.name.startswith(prefix) and e.is_file())
-                        return {f"{folder}/{e.name}": e.stat().st_size for e in found_here}
-                except FileNotFoundError:
-                    return {}
+                here = local_files.sizes(self.path(folder), prefix)
+                return {f"{folder}/{name}": size for name, size in here.items()}
             filesystem = self._filesystem()
             filesystem.invalidate_cache()
             try:
@@ -420,33 +393,3 @@ class _Hashable:
 @lru_cache(maxsize=8)
 def _open(scheme: str, uri: str, storage: _Hashable) -> FileSystem:
     return storage.storage.open(uri)
-
-
-def _create(path: str, content: bytes) -> None:
-    """Creates a file that has its content from the first moment on."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "wb", opener=_private) as file:
-            file.write(content)
-        os.link(temporary, path)
-    finally:
-        os.unlink(temporary)
-
-
-def _open_to_append(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-
-def _sync_folder(path: str) -> None:
-    """Makes a new name in a folder survive a power failure."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _private(path: str, flags: int) -> int:
-    """Opens a file that only its owner may read: dead letters hold people's data."""
-    return os.open(path, flags, 0o600)

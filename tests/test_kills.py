@@ -127,6 +127,7 @@ ELSEWHERE = {
     "jobs.write": "a run of several jobs",
     "lease.hand_over": "a detached run",
     "lease.keep": "a detached run",
+    "lease.stand_behind": "a start behind one by a clock that was ahead: tests/test_once_only.py",
     "ledger.ask_to_end": "a detached run",
     "replay.copy_letters": "a replay: the run that it reads has ended",
     "stages.write_stages": "a run of several jobs",

@@ -130,16 +130,18 @@ class PersonalDataRule:
         return found
 
     def _inside(self, raw: msgspec.Raw, path: str) -> msgspec.Raw:
-        """Returns an object or a list without what the names of fields in it tell of."""
+        """Returns an object or a list without what the names of fields in it tell of.
+
+        An object is always written anew: where a key stands twice, the value that counts for nobody goes too.
+        """
         fields = opened(raw)
         if fields is not None:
-            new = self._by_names(fields, f"{path}.")
-            return raw if new == fields else msgspec.Raw(_encode(new))
+            return msgspec.Raw(_encode(self._by_names(fields, f"{path}.")))
         if b"{" not in bytes(raw):
             return raw
-        inner = list(elements(raw))
+        inner = elements(raw)
         made = [self._inside(one, path) if memoryview(one)[0] in _CONTAINERS else one for one in inner]
-        return raw if made == inner else msgspec.Raw(_encode(made))
+        return msgspec.Raw(_encode(made))
 
     def _fate_of(self, where: str, name: str) -> Fate:
         """Returns what becomes of a field, by its own name or with those of the objects that it lies in."""
@@ -170,7 +172,8 @@ class PersonalDataRule:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return raw  # no JSON: it is refused for that, and not sent
         new = self._cleaned(value)
-        if new == value:
+        text = bytes(raw).decode("utf-8", "surrogateescape")
+        if new == value and self._cleaned(text) == text:  # the text has more where a key stands twice
             return raw
         return None if new == REMOVED else msgspec.Raw(_encode(new))
 

@@ -27,7 +27,8 @@ _BEGINS: Final = re.compile(rb'\{\s*(?=["}])')
 _SIBLING: Final = re.compile(rb"\s*,?\s*(?=\{)")
 _WITHIN: Final = re.compile(rb"(?:[:{]|[:,\[]\s*\[)$")  # a key's value, and the first of an array in a record
 _FIRST_INSIDE: Final = re.compile(rb':\s*\[?\s*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
-_ENDS_WITHIN: Final = re.compile(rb"[}\":.\w\-]|\]\s*(?:[^\s\[{,]|,\s*[^\s\[{])|,\s*[\[\"\d\-tfn]")
+_ARRAY_WITHIN: Final = re.compile(rb"\]\s*(?:[^\s\[{,]|,\s*[^\s\[{])")
+_ENDS_WITHIN: Final = re.compile(rb"[}\":.\w\-]|" + _ARRAY_WITHIN.pattern + rb"|,\s*[\[\"\d\-tfn]")
 _KEY_BEHIND: Final = re.compile(rb'[^{"]{0,200}("(?:[^"\\]|\\.){0,200}")\s*:')
 _FIRST_KEY: Final = re.compile(rb'[\s,]*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
 _ENDS_OUTSIDE: Final = re.compile(rb"\]?\s*\Z")
@@ -220,7 +221,7 @@ def _are_records(text: bytes, row: list[Found], shapes: Shapes, final: bool) -> 
     """Returns whether a row of objects is one of records, or None where nothing tells."""
     start, stop = row[0].start, row[-1].stop
     known = sum(shapes.are_of_a_record(found.keys) for found in row)
-    if known > 1:
+    if known > 1 and not _ARRAY_WITHIN.match(text[stop : stop + _NEAR].lstrip()):
         return True
     if is_within_another(text, stop):
         return False  # one alone may be a part that looks like a record; behind several the next is damaged

@@ -31,6 +31,10 @@ class NameList:
         return self._match is not None
 
 
+IDS: Final = ("$user_id", "$device_id")
+"""By these Mixpanel joins what somebody did before and after logging in: they say who did it."""
+
+
 class NameRules:
     """What a property is called in the end, by rules on its name."""
 
@@ -44,7 +48,8 @@ class NameRules:
     def applied(self, name: str) -> str | None:
         """Returns the new name, or None where the property is left out."""
         new = self._rename.get(name, name)
-        return new if new not in self._drop and (not self._keep or new in self._keep) else None
+        is_kept = not self._keep or new in IDS or new in self._keep
+        return new if is_kept and new not in self._drop else None
 
     @property
     def renamed(self) -> Iterable[str]:

@@ -10,13 +10,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from record_maps.names import MOST_NAMES, NameList
+from record_maps.names import IDS, MOST_NAMES, NameList
 from record_maps.paths import NULL_VALUE, Fields, elements, id_text, opened
 from record_maps.spec import PersonalData
 
 Fate = Literal["kept", "hashed", "removed"]
 
-IDS: Final = ("$user_id", "$device_id")
 NEVER: Final = frozenset({"time", "$insert_id"})  # neither tells a person; without them there is no event
 REMOVED: Final = "[removed]"
 _TEXTS: Final = {

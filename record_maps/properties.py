@@ -8,13 +8,12 @@ from typing import Final
 import msgspec
 
 from record_maps.flatten import flattened
-from record_maps.names import FieldNames, NameRules
+from record_maps.names import IDS, FieldNames, NameRules
 from record_maps.paths import NULL_VALUE, Fields, Path, Row, id_text
 from record_maps.spec import Const, MapSpec, Source, Spread, Value
 
 Get = Callable[[Row], "msgspec.Raw | None"]
 _EMPTY: Final = msgspec.Raw(b'""')
-_IDS: Final = ("$user_id", "$device_id")
 
 
 class PropertyMaker:
@@ -34,10 +33,11 @@ class PropertyMaker:
         ]
         values = ((name, value) for name, value in spec.properties if not isinstance(value, Spread))
         self._named = [
-            (new, _id_getter(value) if name in _IDS else getter(value))
+            (new, _id_getter(value) if name in IDS else getter(value))
             for name, value in values
             if (new := early.applied(name)) is not None
         ]
+        self._new_ids = [new for _, new in spec.rename if new in IDS]
         self._drop_nulls = spec.drop_nulls
         self._tags = {name: msgspec.Raw(value) for name, value in spec.tags}
 
@@ -61,6 +61,11 @@ class PropertyMaker:
                 properties[name] = value
         if self._flatten:
             properties = self._flat_names.properties(flattened(properties, self._flatten))
+        for name in self._new_ids:
+            if name in properties and properties[name] == _EMPTY:
+                del properties[name]
+            elif name in properties:
+                properties[name] = id_text(properties[name])
         if self._drop_nulls and NULL_VALUE in properties.values():
             properties = {name: value for name, value in properties.items() if value != NULL_VALUE}
         if self._tags:

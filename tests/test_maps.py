@@ -151,6 +151,18 @@ def test_an_id_that_joins_users_is_text_and_not_an_empty_one(name: str) -> None:
     assert event_of(spec, row(x=7))["properties"][name] == "7"
     assert event_of(spec, row(x="7"))["properties"][name] == "7"
     assert name not in event_of(spec, row(x=""))["properties"]
+    renamed = refine(FLAT, {"rename": (("x", name),)})
+    assert event_of(renamed, row(x=7))["properties"][name] == "7"
+    assert name not in event_of(renamed, row(x=""))["properties"]
+
+
+def test_ids_that_join_users_are_kept_unless_they_are_dropped_by_name() -> None:
+    ids = {"$user_id": "u", "$device_id": "d"}
+    spec = refine(FLAT, {"keep": ("a",)})
+
+    assert set(event_of(spec, row(a=1, b=2, **ids))["properties"]) == {"a", "time", "distinct_id", *ids}
+    dropping = refine(spec, {"drop": ("$device_id",)})
+    assert "$device_id" not in event_of(dropping, row(a=1, **ids))["properties"]
 
 
 def test_an_id_that_mixpanel_does_not_take_becomes_its_hash() -> None:

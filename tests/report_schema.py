@@ -14,7 +14,6 @@ Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Counted = dict[str, Count]
 Moment = Annotated[AwareDatetime, BeforeValidator(lambda told: dt.datetime.fromisoformat(told))]
-Signalled = Literal[ExitCode.INTERRUPTED, ExitCode.TERMINATED]
 # With which codes a run ends in a state, besides 10, which tells of its books and not of its course.
 CODES: Final[dict[str, set[int]]] = {
     "done": {0, 4, 5, 6},

@@ -18,6 +18,7 @@ from mixpanel_emulator.process import start_emulator
 from pipelines.signals import _serve, exit_code_of, handled
 from tests.backfills import Backfills, events, ndjson
 from tests.processes import BackfillProcess, start, wait_until
+from tests.report_schema import checked
 from transforms import drain as switch
 
 EVENTS = 12_000
@@ -170,7 +171,7 @@ def test_a_service_that_hangs_does_not_keep_a_drain_from_ending(stalling: Backfi
     code, _, err = running.end()
     assert time.monotonic() - asked < 30, err
     assert code == 130
-    report = json.loads(Path(stalling.state, "it", "report.json").read_text())
+    report = checked(json.loads(Path(stalling.state, "it", "report.json").read_text()))
     assert report["state"] == "interrupted"
     assert report["books"]["balanced"]
     assert_a_resume_sends_the_rest(stalling, config)
@@ -184,7 +185,7 @@ def test_a_run_in_which_nothing_moves_any_more_ends_itself_and_is_resumed(stalli
     assert stalling.emulator.stats()["peak_concurrency"] >= 4, "nothing hung"
     assert "most recent call first" in err, "where each thread stood"
     folder = Path(stalling.state, "it")
-    report = json.loads((folder / "report.json").read_text())
+    report = checked(json.loads((folder / "report.json").read_text()))
     assert (report["state"], report["exit_code"]) == ("failed", 1)
     assert report["failure"].startswith("stuck: no progress for ")
     assert report["books"]["balanced"]

@@ -23,6 +23,7 @@ from tests.fault_scripts import fault
 from tests.ledgers import RUN as RUN_ID
 from tests.ledgers import Service, Work, pack, write
 from tests.loopback import http, loopback_server
+from tests.report_schema import checked
 from tests.servers import S3Server
 from transforms.tally import Counts, PartCounts, Tally
 from transforms.unrecorded import Unrecorded
@@ -99,7 +100,7 @@ def test_a_disk_that_refuses_a_file_ends_the_run_and_loses_nothing(
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    report = json.loads(done.stdout) if done.stdout else None
+    report = checked(json.loads(done.stdout)) if done.stdout else None
     told = report["failure"] if report else done.stderr
     assert place in told
     if report:
@@ -174,7 +175,7 @@ def test_increments_that_cannot_be_announced_are_not_sent(backfills: Backfills) 
     done = faulty("no space", ".intent", config)
 
     assert done.returncode == 1
-    report = json.loads(done.stdout)
+    report = checked(json.loads(done.stdout))
     assert ".intent" in report["failure"]
     assert report["books"]["balanced"]
     assert report["books"]["not_attempted"] == report["books"]["read"] > 0
@@ -242,7 +243,7 @@ def test_a_full_disk_ends_the_run_and_names_the_file(backfills: Backfills) -> No
         check=False,
     )
 
-    report = json.loads(done.stdout)
+    report = checked(json.loads(done.stdout))
     assert done.returncode == report["exit_code"] == 1
     assert "dead_letters/" in report["failure"]
     assert "cannot be written" in report["failure"]

@@ -214,3 +214,21 @@ def test_an_object_is_read_in_parts(
     assert outcome.code == 0
     assert parts_in(backfills, outcome) >= 4
     assert held(backfills) == [n for n in range(COUNT) if n != 200]
+
+
+def test_damage_is_told_of_a_file_that_is_sorted_though_its_last_part_has_no_records(
+    backfills: Backfills, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray(avro())
+    offset, lost = blocks_of(bytes(content))[3]
+    content[offset + 1] = 0x7F
+    path = backfills.folder / "a.avro"
+    path.write_bytes(content)
+    monkeypatch.setattr("pipelines.plan.SEGMENT_BYTES", len(content) - 10)
+    sorted_by_time = {"records.kind": "profiles", "records.operation": "$set", "records.order_by": "time"}
+    outcome = backfills.run(str(path), {**sorted_by_time, "records.id_field": "distinct_id"})
+    (damage,) = outcome.report["files"]["damaged"]
+
+    assert outcome.code == 4, outcome.err
+    assert (damage["uri"], damage["problem"], damage["offset"]) == (str(path), "corrupt", offset)
+    assert outcome.books["imported"] == COUNT - len(lost)

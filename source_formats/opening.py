@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from source_formats.avro_blocks import can_be_cut
-from source_formats.avro_records import read_avro
+from source_formats.avro_records import read_avro, read_numbered_avro
 from source_formats.delimited import read_delimited
 from source_formats.detection import Format, check_fits, detect_format, unsupported
 from source_formats.json_records import read_json
@@ -25,7 +25,7 @@ class FormatChoice:
     Attributes:
         name: the format, or `auto` to tell each file's by its content.
         table: how CSV and TSV are laid out, and what rows of any format become.
-        needs_numbers: whether each record's number in its file must be known, where a format has no offsets.
+        needs_numbers: whether a record is known by its number in the file, where a format has no offsets.
     """
 
     name: Format | Literal["auto"] = "auto"
@@ -79,5 +79,5 @@ class FormatChoice:
         if format == "tsv":
             return partial(read_delimited, replace(self.table, delimiter=self.table.delimiter or "\t"))
         if format == "avro":
-            return partial(read_avro, self.table.shape)
+            return partial(read_numbered_avro if self.needs_numbers else read_avro, self.table.shape)
         raise unsupported(format, "write it as NDJSON")

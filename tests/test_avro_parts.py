@@ -4,6 +4,7 @@ import io
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from source_formats.avro_blocks import AvroFile, can_be_cut
-from source_formats.avro_records import read_avro, read_avro_part
-from source_formats.lines import FormatProblem
+from source_formats.avro_records import read_avro, read_avro_part, read_numbered_avro
+from source_formats.lines import FormatProblem, Lines
 from transforms.line_blocks import range_ends
 
 SCHEMA: Any = {
@@ -36,17 +37,23 @@ def texts(count: int) -> list[str]:
     return ["x" * (n % 30) for n in range(count)]
 
 
-def read_part(content: bytes, start: int, end: int, step: int = 50) -> tuple[Found, list[FormatProblem]]:
+def in_chunks(content: bytes, first: int = 0, _upto: int = 0) -> Iterator[bytes]:
+    return (content[at : at + 50] for at in range(first, len(content), 50))
+
+
+def read_part(content: bytes, start: int, end: int) -> tuple[Found, list[FormatProblem]]:
     """The records of a stretch, and what is wrong with it."""
+    return found_in(read_avro_part(partial(in_chunks, content), start, end, "rows"))
 
-    def bytes_from(first: int, _upto: int) -> Iterator[bytes]:
-        return (content[at : at + step] for at in range(first, len(content), step))
 
+def found_in(read: Iterator[Lines]) -> tuple[Found, list[FormatProblem]]:
+    """The records that are read, and what is wrong."""
     found: Found = []
     try:
-        for lines in read_avro_part(bytes_from, start, end, "rows"):
+        for lines in read:
             refused = {line.index for line in lines.refused}
-            places = zip(lines.raw.splitlines(), lines.offsets or (), strict=True)
+            records = lines.raw.splitlines()
+            places = zip(records, lines.offsets or [0] * len(records), strict=True)
             told = [place for index, place in enumerate(places) if index not in refused]
             found += [(json.loads(line)["n"], offset) for line, offset in told]
     except FormatProblem as problem:
@@ -88,12 +95,15 @@ def test_the_same_is_read_however_a_damaged_file_is_cut(
     for change in damage:
         content = content[:header] + change(content[header:], dice)
     cuts = data.draw(st.lists(st.integers(1, len(content) - 1), unique=True, max_size=30))
-    whole, problems = read_part(content, 0, len(content))
+    whole, problems = found_in(read_avro("rows", in_chunks(content)))
     found, all_problems = read_cut(content, cuts)
+    numbered, first_problem = found_in(read_numbered_avro("rows", in_chunks(content)))
+    told = [(one.problem, one.offset) for one in problems]
 
     assert found == whole
-    assert [one.offset for one in all_problems][:1] == [one.offset for one in problems]
-    assert [one.problem for one in all_problems][:1] == [one.problem for one in problems]
+    assert [(one.problem, one.offset) for one in all_problems][:1] == told
+    assert [(one.problem, one.offset) for one in first_problem] == told
+    assert [n for n, _ in numbered] == [n for n, _ in whole][: len(numbered)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -103,13 +113,11 @@ def test_what_is_not_damaged_is_what_a_reader_from_the_beginning_finds(
 ) -> None:
     content = avro(texts(40), codec, data.draw(st.integers(1, 300)))
     cuts = data.draw(st.lists(st.integers(1, len(content) - 1), unique=True, max_size=30))
-    at_once = [
-        json.loads(line)["n"] for lines in read_avro("rows", [content]) for line in lines.raw.splitlines()
-    ]
+    numbered, _ = found_in(read_numbered_avro("rows", in_chunks(content)))
     found, problems = read_cut(content, cuts)
 
     assert not problems
-    assert [number for number, _ in found] == at_once == list(range(40))
+    assert [number for number, _ in found] == [number for number, _ in numbered] == list(range(40))
     assert all(content.startswith(MARKER, offset - len(MARKER)) for _, offset in found)
 
 
@@ -192,6 +200,17 @@ def test_a_stretch_asks_for_little_more_than_itself() -> None:
 
     assert found > 5
     assert asked == [(0, 20_000), (49_984, 60_000), (60_000, 80_000)]
+
+
+def test_where_blocks_cannot_be_found_reading_ends_with_the_first_damage() -> None:
+    content = avro(texts(60), marker=bytes(16))
+    expected, _ = found_in(read_avro("rows", in_chunks(content)))
+    begins = sorted({offset for _, offset in expected})
+    damaged = content[: begins[3] + 1] + b"\x7f" + content[begins[3] + 2 :]
+    found, (problem,) = found_in(read_avro("rows", in_chunks(damaged)))
+
+    assert found == [row for row in expected if row[1] < begins[3]]
+    assert problem.offset == begins[3]
 
 
 def test_a_file_is_cut_only_where_its_marker_tells_blocks() -> None:

@@ -223,7 +223,7 @@ def test_a_flipped_bit_is_told_or_changes_a_few_records(codec: str) -> None:
 
         assert problem is not None or len(found) == len(SAID)
         if codec == "snappy":
-            assert found == SAID[: len(found)] or found[0].keys() != SAID[0].keys()
+            assert all(SAID[row["n"]] == row for row in found) or found[0].keys() != SAID[0].keys()
 
 
 def test_a_codec_that_is_not_known_is_refused_by_name() -> None:

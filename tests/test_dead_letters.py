@@ -4,7 +4,10 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from mixpanel_http.verdicts import Rejection
 from tests.events import GONE, event, line, tokens
@@ -99,6 +102,26 @@ def test_what_is_no_json_is_kept_byte_for_byte(text: bytes) -> None:
 
     assert base64.b64decode(letter["raw_b64"]) == text
     assert "record" not in letter
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text('[]{},:"\\u0dx1e9-. \t\rtruenNa\0é\ufeff', max_size=20).map(str.encode) | st.binary(max_size=8)
+)
+@example(b'"\\ud800"')
+@example(b"9" * 4301)
+@example(b"[" * 4000 + b"]" * 4000)
+def test_a_record_is_told_as_json_only_if_all_of_it_can_be_decoded(text: bytes) -> None:
+    text = text.replace(b"\n", b"")
+    letter = letter_for(text)
+
+    try:
+        text.decode()
+        msgspec.json.Decoder(float_hook=str).decode(text)
+    except (ValueError, RecursionError):
+        assert base64.b64decode(letter["raw_b64"]) == text
+    else:
+        assert "record" in letter
 
 
 def test_of_a_giant_line_the_beginning_the_length_and_the_hash_are_kept() -> None:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from mixpanel_http.insert_ids import LONGEST_INTEGER
 from mixpanel_http.mixed_records import without_token
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.compression import without_suffix
@@ -28,6 +29,7 @@ _NO_JSON: Final = frozenset(
 _TOKEN: Final = b'token"'
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
+_look_at: Final = msgspec.json.Decoder(msgspec.Raw).decode  # at the syntax; decodes nothing
 
 
 class _SentProperties(msgspec.Struct, gc=False):
@@ -187,9 +189,11 @@ def sent_insert_id(record: bytes) -> str | None:
 
 
 def _is_json(line: bytes) -> bool:
+    # Half a character and a number that is too long are found by nothing but decoding.
+    read = _decode if len(line) > LONGEST_INTEGER or b"\\u" in line else _look_at
     try:
         line.decode()
-        _decode(line)
+        read(line)
     except (ValueError, RecursionError):
         return False
     return True

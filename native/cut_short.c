@@ -2,11 +2,12 @@
 
 #define MOST_OPEN 32 /* containers in each other; what nests deeper is for a closer look */
 
-/* Each function takes where a token is to begin, or NULL, and returns where it ends; NULL where it does not. */
 typedef struct {
     const Byte *end;
     bool ended; /* whether the text came to its end where something had to follow */
 } Reading;
+
+/* Each function takes where something begins, or NULL, and returns where that ends; NULL where it does not. */
 
 /* Goes on to the next token. */
 static const Byte *

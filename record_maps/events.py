@@ -22,6 +22,8 @@ EVENT_FILTERED: Final = "event"
 DATE_FILTERED: Final = "date"
 
 _SHALLOW: Final = 2 + MAX_NESTING  # so few brackets cannot be too deep
+OWN: Final = ("time", "distinct_id", "$insert_id")
+
 _DAY_S: Final = 86_400.0
 _encode: Final = msgspec.json.Encoder().encode
 _text: Final = msgspec.json.Decoder(str).decode
@@ -70,6 +72,9 @@ class EventMaker:
         distinct_id = self._distinct_id(row)
         insert_id = self._insert_id(row)
         properties = self._properties.made(row)
+        if not self._in_shape:
+            for name in OWN:  # of an object that is spread they are not the event's own
+                properties.pop(name, None)
         if time is not None:
             properties["time"] = time
         if distinct_id is not None:

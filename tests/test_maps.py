@@ -204,6 +204,14 @@ def test_a_constant_needs_no_field() -> None:
     assert event_of(spec, row())["event"] == "Row"
 
 
+def test_what_is_the_events_own_is_not_taken_from_an_object_that_is_spread() -> None:
+    spec = refine(FLAT, {"properties": (("*", parse_property("*", "traits.*")),)})
+    traits = {"time": 5, "distinct_id": "other", "$insert_id": "other", "a": 1}
+
+    (line,) = mapped(spec, {"e": "Order", "traits": traits}).lines
+    assert json.loads(line)["properties"] == {"a": 1}
+
+
 # Properties.
 
 

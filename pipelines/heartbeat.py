@@ -26,6 +26,7 @@ from transforms import activity, drain
 NOW: Final = "now.json"
 LOCAL_SECONDS: Final = 10.0
 REMOTE_SECONDS: Final = 30.0  # an object store bills each write
+LOOK_SECONDS: Final = 2.0  # that something has arrived is told by then, not half a minute later
 SUPERSEDED: Final = "another process has taken this run up while this one did not renew its lease"
 _log: Final = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Heartbeat:
     problem: str | None = None
     clock: Callable[[], float] = time.monotonic
     _beaten_at: float = math.inf
+    _told: bool = False  # that something has arrived
 
     @property
     def seconds(self) -> float:
@@ -67,6 +69,7 @@ class Heartbeat:
         doing = activity.here.now()
         if doing.quiet_s > self.stuck_s:
             self.on_stuck(f"no progress for {doing.quiet_s:,.0f} seconds, while nothing waits")
+        self._told = doing.counts.read > 0
         crash_point("before heartbeat")
         try:
             if self.lease is not None and not self.lease.renew():
@@ -77,6 +80,12 @@ class Heartbeat:
             self.folder.write(NOW, orjson.dumps(values))
         except StateUnusable as error:
             _log.warning("%s", error)
+
+    def is_due(self) -> bool:
+        """Returns whether it is time to beat; the first time that something has arrived it is."""
+        if self.clock() - self._beaten_at >= self.seconds:
+            return True
+        return not self._told and activity.here.now().counts.read > 0
 
     def _was_suspended(self) -> bool:
         """Returns whether far more time has passed since the last beat than lies between two."""
@@ -101,8 +110,9 @@ def beating(heart: Heartbeat) -> Iterator[None]:
     """Beats for as long as the body runs, and once at its end."""
 
     def live(ended: threading.Event) -> None:
-        while not ended.wait(heart.seconds):
-            heart.beat()
+        while not ended.wait(min(LOOK_SECONDS, heart.seconds)):
+            if heart.is_due():
+                heart.beat()
 
     heart.beat()
     try:

@@ -28,15 +28,15 @@ _ENDED: Final = ("done", "dry_run", "stopped", "failed", "interrupted")
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """A run under a state folder, and how it ended."""
+    """A run under a state folder, and how it ended; no counts where only its ledger has them."""
 
     run_id: str
     state: str
     exit_code: int | None
     started_at: str
-    read: int
-    imported: int
-    dead_lettered: int
+    read: int | None
+    imported: int | None
+    dead_lettered: int | None
 
 
 def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict[str, Any]:
@@ -130,15 +130,15 @@ def list_runs(state: StateFolder, now: Callable[[], float] = time.time) -> Itera
         if not folder.exists(MANIFEST) and not has_stages(folder):
             continue
         report = _json(folder, "report.json")
-        books = report.get("books") or {}
+        state_of_run = _state(folder, report, now())
+        # What a run reports at its start is not what it has done since.
+        books = (report.get("books") or {}) if state_of_run in _ENDED else {}
         yield RunLine(
             name,
-            _state(folder, report, now()),
+            state_of_run,
             report.get("exit_code"),
             str(report.get("started_at") or "unknown"),
-            int(books.get("read", 0)),
-            int(books.get("imported", 0)),
-            int(books.get("dead_lettered", 0)),
+            *(books.get(count) for count in ("read", "imported", "dead_lettered")),
         )
 
 

@@ -68,10 +68,12 @@ def _table(runs: list[RunLine]) -> Iterator[str]:
     yield f"{'run':<{width}}  {'state':<12}{'exit':>4}  {'started':<20}{'imported':>14}{'dead letters':>14}"
     for run in runs:
         code = "" if run.exit_code is None else run.exit_code
-        yield (
-            f"{run.run_id:<{width}}  {run.state:<12}{code:>4}  {run.started_at[:19]:<20}"
-            f"{run.imported:>14,}{run.dead_lettered:>14,}"
-        )
+        counts = f"{_count(run.imported):>14}{_count(run.dead_lettered):>14}"
+        yield f"{run.run_id:<{width}}  {run.state:<12}{code:>4}  {run.started_at[:19]:<20}{counts}"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
 
 
 def _state_folder(config_path: str | None, state: str) -> StateFolder:

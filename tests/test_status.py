@@ -38,7 +38,8 @@ def test_a_run_is_followed_from_its_start_to_its_end(backfills: Backfills) -> No
     assert 0 < status["bytes"]["done"] < status["bytes"]["total"]
     assert json.loads((backfills.state / "it" / "report.json").read_text())["state"] == "running"
     assert "of the bytes" in status_text(status)
-    assert [run.state for run in list_runs(StateFolder(str(backfills.state)))] == ["running"]
+    (line,) = list_runs(StateFolder(str(backfills.state)))
+    assert (line.state, line.imported) == ("running", None)
     assert running.end()[0] == 0
     *_, last = follow(folder, wait=lambda _: None)
     assert (last["state"], last["exit_code"]) == ("done", 0)
@@ -178,6 +179,26 @@ def test_a_heart_notices_that_nothing_moves_while_nothing_waits(
     time[0] = 3101
     heart.beat()
     assert stuck == ["no progress for 101 seconds, while nothing waits"]
+
+
+def test_a_heart_beats_when_the_first_block_is_settled_and_then_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = [0.0]
+    activity = Activity(clock=lambda: time[0])
+    monkeypatch.setattr("transforms.activity.here", activity)
+    heart = Heartbeat(StateFolder(str(tmp_path)), None, pytest.fail, clock=lambda: time[0])
+    heart.beat()
+    time[0] = 4
+    assert not heart.is_due()
+    activity.settled("0000000", Tally(parts=PartCounts({0: Counts(read=50, imported=50)})))
+    assert heart.is_due()
+    heart.beat()
+    assert json.loads((tmp_path / "now.json").read_text())["doing"] == "sending"
+    time[0] = 13
+    assert not heart.is_due()
+    time[0] = 14
+    assert heart.is_due()
 
 
 def test_what_a_process_is_doing() -> None:

@@ -145,8 +145,8 @@ class Attempt:
         else:
             self._lines.append(line)
             self._folder.write(f"{FOLDER}/{self._name}.prog", b"".join(self._lines))
+            self._flushed_at = self._clock()
         self._unwritten = []
-        self._flushed_at = self._clock()
         crash_point("after progress")
 
     def commit(self) -> Counts:
@@ -227,8 +227,13 @@ class _LetterFile:
             before = self.written[-1] if self.written else DeadFile("", 0, 0)
             name = f"{self._name}.jsonl.gz"
             self._log = self._log or self._folder.open_log(name)
-            size = self._log.append(content)
-            file = DeadFile(name, size, before.records + count, zlib.crc32(content, before.crc32))
+            self._log.append(content)
+            file = DeadFile(
+                name,
+                before.bytes + len(content),
+                before.records + count,
+                zlib.crc32(content, before.crc32),
+            )
             self.written = [file]
         else:
             name = f"{self._name}.{len(self.written)}.jsonl.gz"

@@ -331,17 +331,12 @@ class LocalLog:
     folder: StateFolder
     name: str
     _file: int | None
-    _size: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        assert self._file is not None
-        self._size = os.lseek(self._file, 0, os.SEEK_END)
 
     def __del__(self) -> None:
         self.close()
 
-    def append(self, content: bytes) -> int:
-        """Appends and returns the file's size then; survives a kill of this process. Nobody else appends.
+    def append(self, content: bytes) -> None:
+        """Appends; what was appended survives a kill of this process.
 
         Raises:
             StateUnusable: if it cannot be written.
@@ -356,8 +351,6 @@ class LocalLog:
         if written != len(content):
             partly = OSError(f"only {written} of {len(content)} bytes written")
             raise self.folder.unusable(self.name, "written", partly)
-        self._size += written
-        return self._size
 
     def sync(self) -> None:
         """Makes what was appended survive a power failure.

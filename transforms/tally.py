@@ -88,7 +88,8 @@ class Tally:
         sums = _sums_of(other)
         for name, value in compress(zip(_SUMS, sums, strict=True), sums):
             setattr(self, name, getattr(self, name) + value)
-        for mine, counter in zip(_counters_of(self), _counters_of(other), strict=True):
+        counters = _counters_of(other)
+        for mine, counter in compress(zip(_counters_of(self), counters, strict=True), counters):
             for key, count in counter.items():
                 mine[key] += count
 

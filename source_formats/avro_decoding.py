@@ -34,7 +34,7 @@ _DAMAGE: Final = (
     SchemaParseException,
     UnknownType,
 )
-_UNTOLD: Final = "holds what none of its type is: a time out of range, a text that is no UTF-8 or no UUID"
+_UNTOLD: Final = "holds no value of its type, but a time out of range, or a text that is no UTF-8 or no UUID"
 
 
 class Decoder:

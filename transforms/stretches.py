@@ -52,16 +52,23 @@ class Stretch:
             low: where in the stream its share begins.
             high: where that ends.
         """
-        if self.numbered_until is not None and high > self.numbered_until:
+        if self.numbered_until is not None and low < self.numbered_until < high:
+            yield self._span(piece, position, low, self.numbered_until)
+            low = self.numbered_until
+        if self.numbered_until is not None and low >= self.numbered_until:
             self.next_line = None
+        yield self._span(piece, position, low, high)
+
+    def _span(self, piece: bytes, position: int, low: int, high: int) -> Span:
         whole = low == position and high - low >= len(piece)
         lines = max(1, count_lines(piece)) if whole else count_lines(piece, low - position, high - position)
         offset = None if self.file_offset is None else self.file_offset + low - self.start
         offsets = tuple(self.offsets.popleft() for _ in range(lines)) if self.offsets else ()
-        yield Span(self.part, self.uri, lines, high - low, self.next_line, offset, offsets)
+        span = Span(self.part, self.uri, lines, high - low, self.next_line, offset, offsets)
         self.lines += lines
         if self.next_line is not None:
             self.next_line += lines
+        return span
 
     def note(self) -> FileNote:
         """Returns how reading it ended."""

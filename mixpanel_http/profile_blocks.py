@@ -104,7 +104,6 @@ class _Assembly:
         if rules.groups and rules.group_key is not None:
             stamps = b'"$group_key":%b,' % _encode(rules.group_key)
         self._stamps = stamps
-        self._add_clean = self._add_operations if rules.id_field is None else self._add_rows
 
     def finished(self) -> PreparedRecords:
         """Returns the block."""
@@ -133,6 +132,12 @@ class _Assembly:
             return
         self.add(piece[:middle])
         self.add(piece[middle + 1 :])
+
+    def _add_clean(self, piece: bytes) -> bool:
+        """Adds lines if they all are clean, and returns whether they are."""
+        # Chosen here: kept as a bound method the choice would hold its own object, and so the block's bytes,
+        # until the garbage collector comes.
+        return self._add_operations(piece) if self._rules.id_field is None else self._add_rows(piece)
 
     def _add_operations(self, piece: bytes) -> bool:
         """Adds clean updates, with what is missing stamped; returns whether they all are clean."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -258,3 +259,25 @@ def test_a_large_block_is_prepared_in_pieces() -> None:
 
     assert prepared.body == raw.rstrip(b"\n")
     assert (prepared.count, prepared.kept, len(prepared.keys)) == (1000, None, 8000)
+
+
+@pytest.mark.parametrize(
+    ("rules", "record"),
+    [
+        (BARE, {"$distinct_id": "u", "$set": {"a": 1}}),
+        (GROUPS, {"$group_key": "k", "$group_id": "g", "$set": {"a": 1}}),
+        (ProfileRules(id_field="id"), {"id": "u", "a": 1}),
+    ],
+    ids=["updates", "groups", "rows"],
+)
+def test_a_prepared_block_leaves_nothing_to_the_garbage_collector(
+    rules: ProfileRules, record: dict[str, object]
+) -> None:
+    raw = b"\n".join([json.dumps(record).encode()] * 50 + [b"{"])
+    gc.collect()
+    gc.disable()
+    try:
+        assert prepare_updates(raw, rules).count == 50
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

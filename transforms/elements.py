@@ -18,8 +18,8 @@ from transforms.letters import NO_LETTERS, LetterLines
 from transforms.tally import Tally
 
 # What the collector of cycles waits for. Files and spans are thousands of tuples and in no cycle: a look at
-# them after every 700 takes a tenth of a run over small files. With twice as many a million updates of
-# profiles would take 90 MiB more.
+# them after every 700 takes a tenth of a run over small files. What a block or a request leaves is in none
+# either (tests of both look): ten thousand of them would be gigabytes.
 GC_OBJECTS: Final = 10_000
 
 

@@ -6,6 +6,7 @@ workers need of each other: no connection, and any runner may start and stop wor
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import secrets
@@ -43,13 +44,19 @@ def leads(launch: str) -> bool:
     return launch in _attended and _attended[launch] is None
 
 
-def attend(folder: StateFolder, launch: str, ends_in: Callable[[], float | None]) -> None:
+def attend(
+    folder: StateFolder,
+    launch: str,
+    ends_in: Callable[[], float | None],
+    end_all: Callable[[float], object],
+) -> None:
     """Makes this process a member of the crew of a start of a run, unless it is one or is the launcher.
 
     Args:
         folder: the run's folder.
         launch: the id of the start.
         ends_in: returns for how many seconds answers are waited for, if the work is to come to an end.
+        end_all: makes it do so for the whole crew.
     """
     with _lock:
         if launch in _attended:
@@ -58,7 +65,7 @@ def attend(folder: StateFolder, launch: str, ends_in: Callable[[], float | None]
         if _attended:  # a worker that has served another start before
             drain.reset()
             activity.here.reset()
-        member = _Member(folder, launch, ends_in)
+        member = _Member(folder, launch, ends_in, end_all)
         _attended[launch] = threading.Thread(target=member.live, name="crew", daemon=True)
     member.beat()
     thread = _attended[launch]
@@ -73,6 +80,7 @@ class _Member:
     folder: StateFolder
     launch: str
     ends_in: Callable[[], float | None]
+    end_all: Callable[[float], object]
     name: str = field(default_factory=lambda: secrets.token_hex(6))
     beats: int = 0
 
@@ -82,8 +90,20 @@ class _Member:
             threading.Event().wait(BEAT_SECONDS / looks)
             if number % looks == 0:
                 self.beat()
-            elif (seconds := self.ends_in()) is not None:
+            else:
+                self.look()
+
+    def look(self) -> None:
+        """Ends this process's work if the run is to end, and the run if something has ended the work here.
+
+        Why it has is told once all is written down; the others are not to send until then.
+        """
+        with contextlib.suppress(StateUnusable):  # told at the next beat
+            seconds = self.ends_in()
+            if seconds is not None:
                 drain.request(seconds)
+            elif drain.is_requested():
+                self.end_all(drain.STOP_SECONDS)
 
     def beat(self) -> None:
         """Says what this process does, and ends its work if the run is to end."""
@@ -95,13 +115,11 @@ class _Member:
             # Who is asked in has work: should it die before it beats again, it has died in the midst of it.
             values["busy"] = values["busy"] or self.beats == 1
             self.folder.write(beat_name(self.launch, self.name), orjson.dumps(values))
-            seconds = self.ends_in()
-            if seconds is None and not Lease(self.folder, self.launch, shared=True, afar=True).keep():
-                seconds = drain.DRAIN_SECONDS
-            if seconds is not None:
-                drain.request(seconds)
+            if not Lease(self.folder, self.launch, shared=True, afar=True).keep():
+                drain.request()
         except StateUnusable as error:
             _log.warning("%s", error)
+        self.look()
 
 
 def beat_name(launch: str, worker: str) -> str:

@@ -109,7 +109,7 @@ class Ledger:
         check_worker(self.versions)
         new_attempt_id(after=self.launch)  # those of this process sort behind all that was there before
         if self.launch:
-            attend(self.folder, self.launch, self.patience)
+            attend(self.folder, self.launch, self.patience, self.ask_to_end)
 
     def open_attempt(self, segment: str, attempt: str) -> Attempt:
         """Returns the writer of a new attempt at a segment, which inherits what earlier ones settled."""
@@ -159,15 +159,18 @@ class Ledger:
         self.folder.write(name, seal(content, seed(self.run, name))[0])
         crash_point("after stop")
 
-    def ask_to_end(self) -> None:
-        """Asks all workers to finish what is under way and to begin nothing more."""
-        self.folder.write(_end_name(self.launch), b"")
+    def ask_to_end(self, seconds: float = drain.DRAIN_SECONDS) -> None:
+        """Asks all workers to finish what is under way within so long, and to begin nothing more."""
+        self.folder.write(_end_name(self.launch), b"%g" % seconds)
 
     def patience(self) -> float | None:
         """Returns for how many seconds answers are waited for, if the run is to end, or None."""
         if self.folder.has_small(_stop_name(self.launch)):
             return drain.STOP_SECONDS
-        return drain.DRAIN_SECONDS if self.folder.has_small(_end_name(self.launch)) else None
+        try:
+            return float(self.folder.read(_end_name(self.launch)))
+        except FileNotFoundError:
+            return None
 
     def too_many_errors(self, counts: Counts) -> str | None:
         """Returns why the errors counted so far end the run, or None."""

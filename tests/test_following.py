@@ -53,7 +53,7 @@ def test_a_busy_worker_that_is_silent_is_lost_where_nobody_replaces_it() -> None
 def test_a_worker_that_has_just_come_has_work_to_do(tmp_path: Path) -> None:
     folder = StateFolder(str(tmp_path))
     take_lease(folder, "launch", 60, shared=True)
-    member = _Member(folder, "launch", lambda: None)
+    member = _Member(folder, "launch", lambda: None, lambda _: pytest.fail("nothing ends it"))
     said = []
     for _ in range(2):
         member.beat()

@@ -61,8 +61,10 @@ class Decoder:
         Raises:
             FormatProblem: behind the last ones that can be read.
         """
-        stream = io.BytesIO(unpack(block, self._header.codec))
-        left = block.size
+        encoded = unpack(block, self._header.codec)
+        if block.size > max(len(encoded), _BATCH):
+            raise damaged_block(block.offset)  # records of no bytes, which might never end
+        stream, left = io.BytesIO(encoded), block.size
         try:
             while left:
                 count, start = min(_BATCH, left), stream.tell()
@@ -106,7 +108,8 @@ class Decoder:
                 if line is None:
                     stream.seek(begin)
                     field = frames.untold_field(stream)
-                    refused.append(RefusedLine(index, BAD_ROW, f"{field or 'a value'!r} {_UNTOLD}", field))
+                    where = repr(field) if field else "a field"
+                    refused.append(RefusedLine(index, BAD_ROW, f"{where} {_UNTOLD}", field))
                     line = refused_line(stream.getvalue()[begin : stream.tell()])
                 lines.append(line)
             yield Lines(b"".join(lines), None, tuple(refused))

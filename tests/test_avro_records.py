@@ -236,6 +236,20 @@ def test_a_codec_that_is_not_known_is_refused_by_name() -> None:
     assert "'lzo-rle'" in problem.detail
 
 
+def test_records_of_no_bytes_do_not_go_on_for_ever() -> None:
+    file = io.BytesIO()
+    fastavro.writer(file, "null", [None] * 3)
+    content = file.getvalue()
+    header_end = AvroFile([content]).header().size
+    endless = content[:header_end] + b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f" + content[header_end + 1 :]
+
+    assert records_of(content) == [None] * 3
+    found, problem = until_trouble(endless)
+    assert found == []
+    assert problem is not None
+    assert (problem.problem, problem.offset) == ("corrupt", header_end)
+
+
 def test_a_block_that_says_it_is_enormous_is_damaged_and_takes_no_memory() -> None:
     content = avro(FLAT, ROWS[:10])
     header_end = content.index(content[-16:]) + 16

@@ -141,20 +141,20 @@ skip_text(const Byte *at, Text *text)
     text->start = at;
     text->escaped = false;
     for (;;) {
-        at = skip_plain(at);
-        const Byte *behind = NULL;
-        if (*at == '\\') {
-            text->escaped = true;
-            behind = skip_escape(at);
-        }
-        else if (*at != '"') {
-            behind = skip_utf8(at);
-        }
-        if (behind == NULL) {
-            text->end = at;
+        at = text->end = skip_plain(at);
+        if (*at == '"') {
             return at;
         }
-        at = behind;
+        if (*at == '\\') {
+            text->escaped = true;
+            at = skip_escape(at);
+        }
+        else {
+            at = skip_utf8(at);
+        }
+        if (at == NULL) {
+            return text->end;
+        }
     }
 }
 

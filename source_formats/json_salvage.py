@@ -27,7 +27,7 @@ _BEGINS: Final = re.compile(rb'\{\s*(?=["}])')
 _SIBLING: Final = re.compile(rb"\s*,?\s*(?=\{)")
 _WITHIN: Final = re.compile(rb"(?:[:{]|[:,\[]\s*\[)$")  # a key's value, and the first of an array in a record
 _FIRST_INSIDE: Final = re.compile(rb':\s*\[?\s*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
-_ARRAY_WITHIN: Final = re.compile(rb"\]\s*(?:[^\s\[{,]|,\s*[^\s\[{])")
+_ARRAY_WITHIN: Final = re.compile(rb"\]\s*[^\s\[{]")
 _ENDS_WITHIN: Final = re.compile(rb"[}\":.\w\-]|" + _ARRAY_WITHIN.pattern + rb"|,\s*[\[\"\d\-tfn]")
 _KEY_BEHIND: Final = re.compile(rb'[^{"]{0,200}("(?:[^"\\]|\\.){0,200}")\s*:')
 _FIRST_KEY: Final = re.compile(rb'[\s,]*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')

@@ -225,3 +225,21 @@ def test_where_no_record_is_known_a_part_of_one_that_the_end_cuts_short_is_not_t
     text = b'[{"k": 0, "a": ["x", {"y": 1, "z": 2}, {"y'
 
     assert whole_records(text, 1, len(text), Shapes(), final=True).records == []
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        # Two that look like records stand in an array inside of a third, and one in an array of arrays.
+        (
+            b'[{"id":1,"b":0},{"id":2,"b":0},{"id":3,"a":[{\n{"t":1},{"id":4,"b":0},{"id":5,"b":0}]},{"id":6,"b":0}]',
+            [4, 5],
+        ),
+        (b'{"a":0,"u":1}\n{"a":0,"u":2}\n{"a":{"b":Z]},"u":[["x",{"a":"y"}],{}]}\n{"a":0,"u":3}', ["y"]),
+    ],
+)
+def test_objects_of_an_array_that_goes_on_behind_them_are_parts(text: bytes, part: list[Any]) -> None:
+    found = [value for line in read(text)[0] if (value := decoded(line)) is not None]
+
+    assert len(found) == 3
+    assert not any(value.get("id") in part or value.get("a") in part for value in found)

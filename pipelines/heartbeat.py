@@ -28,6 +28,7 @@ LOCAL_SECONDS: Final = 10.0
 REMOTE_SECONDS: Final = 30.0  # an object store bills each write
 LOOK_SECONDS: Final = 2.0  # that something has arrived is told by then, not half a minute later
 SUPERSEDED: Final = "another process has taken this run up while this one did not renew its lease"
+REMOVED: Final = "the run's folder was removed while it ran; start a new run (events keep their ids)"
 _log: Final = logging.getLogger(__name__)
 
 
@@ -100,8 +101,10 @@ class Heartbeat:
 
     def _end_superseded(self) -> None:
         if self.problem is None:
-            self.problem = SUPERSEDED
-            _log.warning("%s; this one ends, and leaves everything else to the other", SUPERSEDED)
+            is_there = self.folder.has_small(NOW)
+            self.problem = SUPERSEDED if is_there else REMOVED
+            rest = "this one ends, and leaves everything else to the other" if is_there else "this one ends"
+            _log.warning("%s; %s", self.problem, rest)
             drain.request()
 
 

@@ -12,7 +12,7 @@ from pipelines import signals
 from pipelines.books import close_books
 from pipelines.closing import Detached, whole_report, write_last_report, write_report
 from pipelines.digest import write_digest
-from pipelines.heartbeat import SUPERSEDED, dump_stacks
+from pipelines.heartbeat import REMOVED, SUPERSEDED, dump_stacks
 from pipelines.launch import Launch, emulator_store
 from pipelines.ledger import ErrorLimit, read_ledger, read_stops
 from pipelines.record_file import RecordFile
@@ -69,7 +69,7 @@ class LaunchReports:
         launch = self._launch
         unchanged = state or not launch.segments_left
         ledger = launch.before if unchanged else self._read_ledger()
-        superseded = not state and not launch.lease.is_held()
+        superseded = not state and failure != REMOVED and not launch.lease.is_held()
         books = close_books(launch.manifest.segments, ledger)
         stops = [] if state else read_stops(launch.folder, launch.manifest.key, launch.id)
         unfinished = books.segments_done < len(launch.manifest.segments)

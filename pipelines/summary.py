@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from pipelines.heartbeat import REMOVED
 from pipelines.report import ExitCode
 
 _HEADLINES: Final = {
@@ -71,6 +72,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         headline = "Done, but there is not a single record in the input."
     if code == ExitCode.UNDELIVERED and _only_ambiguous(report):
         headline = "Done, but some updates may or may not have got through: they are listed as ambiguous."
+    if report["failure"] == REMOVED:
+        headline = "Failed: what it knew of itself is gone, and with it what its books would tell."
     if report["resumed"] and not report["rate"]["seconds"] and report["state"] == "done":
         headline = f"{headline} Nothing was left to do."
     if report["state"] == "dry_run" and code in (ExitCode.DONE, ExitCode.DEAD_LETTERS):
@@ -94,7 +97,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _requests(report)
     yield ""
     yield f"Report         {shown(report['folder'])}/report.json"
-    if report["state"] not in ("done", "superseded") or code in (ExitCode.UNDELIVERED,):
+    if (report["failure"] != REMOVED and report["state"] not in ("done", "superseded")) or code in (
+        ExitCode.UNDELIVERED,
+    ):
         how = " --set limits.retry.non_idempotent=retry" if _only_ambiguous(report) else ""
         yield f"To go on       --resume {report['run_id']}{how}"
     if "emulator_store" in report:

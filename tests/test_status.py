@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -151,6 +152,19 @@ def test_a_lost_lease_drains_the_run(tmp_path: Path, is_given_back: bool) -> Non
         assert drain.is_requested()
         assert folder.read("now.json") == before
         assert folder.exists("lock.json") != is_given_back
+    finally:
+        drain.reset()
+
+
+def test_a_run_whose_folder_is_removed_says_so_and_names_no_other_process(tmp_path: Path) -> None:
+    folder = StateFolder(str(tmp_path / "run"))
+    heart = Heartbeat(folder, take_lease(folder, "a"), on_stuck=pytest.fail)
+    try:
+        heart.beat()
+        shutil.rmtree(tmp_path / "run")
+        heart.beat()
+        assert "folder was removed" in str(heart.problem)
+        assert drain.is_requested()
     finally:
         drain.reset()
 

@@ -87,7 +87,7 @@ def of_nobody(lines: bytes) -> bytes:
 DAMAGES: Final = (
     Damage("lines that are cut short", "bad", cut_short, 0.5),
     Damage("lines in single quotes", "quoted", single_quoted, 0.5),
-    Damage("events without distinct_id", "nobody", of_nobody, 0.15),
+    Damage("events without distinct_id", "nobody", of_nobody, 0.1),
 )
 
 

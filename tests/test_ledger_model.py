@@ -139,13 +139,21 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(cut=st.integers(1, 400))
     def crash_amid_a_write(self, cut: int) -> None:
         """The process dies in the middle of an append: the end of the last file is missing."""
-        files = [path for path in (self.place / "run").rglob("*") if path.suffix in (".prog", ".done", ".gz")]
+        files = [path for path in (self.place / "run").rglob("*") if path.suffix in (".prog", ".gz")]
+        files += self.completions_in_no_digest()
         if not files:
             return
         happened["torn write"] += 1
         newest = max(files, key=lambda path: path.name.split(".")[1])
         os.truncate(newest, max(0, newest.stat().st_size - cut))
         self.begin_start()
+
+    def completions_in_no_digest(self) -> list[Path]:
+        """Returns those that were perhaps being written: a digest takes a completion that is durable."""
+        digests = [path.read_bytes() for path in (self.place / "run" / DIGESTS).glob("*")]
+        digests += [content for _, content in self.hidden]
+        completions = (self.place / "run" / "ledger").glob("*.done")
+        return [path for path in completions if not any(path.name.encode() in text for text in digests)]
 
     @precondition(lambda self: self.attempts and not self.asleep)
     @rule()

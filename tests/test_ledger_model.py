@@ -264,7 +264,7 @@ def test_the_ledger_holds_what_its_model_promises() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_the_ledger_holds_for_thousands_of_steps_of_every_kind() -> None:
-    found = run_machine(100, 80)
+    found = run_machine(250, 80)
     print(f"\n{dict(found)}")
     assert found["steps"] >= STEPS_IN_SOAK
     assert min(found[kind] for kind in KINDS) >= 10, found

@@ -125,7 +125,7 @@ class _Reading:
         return len(self.files) - 1
 
     def _note(self, number: int, note: FileNote) -> None:
-        if note.may_heal or note.problem == "changed":
+        if note.may_heal or note.problem in ("changed", "broken_link"):
             raise SourceUnreadable(
                 f"{note.uri}: {note.problem}: {note.detail}: updates are sent in the order of their times "
                 f"({SETTING}), so that every file has to be read before the first one is sent; "

@@ -6,6 +6,8 @@ Where it could not be built, `event_scan` is not used; whatever it does is also 
 from collections.abc import Sequence
 from typing import final
 
+INTERFACE: int  # of what is below; mixpanel_http/compiled.py takes only that which it knows
+
 class Scanner:
     """Tells which lines of a block of NDJSON are certainly events that keep all rules.
 

@@ -9,6 +9,9 @@
 #include "letters.h"
 #include "scan.h"
 
+/* One more with each change of what `_native.pyi` describes: mixpanel_http/compiled.py names the same. */
+#define INTERFACE 2
+
 typedef struct {
     PyObject_HEAD
     Rules rules;
@@ -161,7 +164,8 @@ PyInit__native(void)
     PyObject *scan = make_scan_type();
     if (made == NULL || scanner == NULL || scan == NULL ||
         PyModule_AddObjectRef(made, "Scanner", scanner) < 0 ||
-        PyModule_AddObjectRef(made, "Scan", scan) < 0) {
+        PyModule_AddObjectRef(made, "Scan", scan) < 0 ||
+        PyModule_AddIntConstant(made, "INTERFACE", INTERFACE) < 0) {
         Py_CLEAR(made);
     }
     Py_XDECREF(scanner);

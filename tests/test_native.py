@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
+import types
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import mixpanel_http
+from mixpanel_http import compiled
 from mixpanel_http.event_rules import EventRules, check_event
 from mixpanel_http.event_scan import scanner
 from mixpanel_http.insert_ids import canonical_by_parsing
@@ -279,3 +283,14 @@ def test_letters_of_what_is_not_there_are_an_error(wrong: dict[str, Any], error:
 
     with pytest.raises(error):
         native.letters(*(arguments | wrong).values())
+
+
+def test_an_extension_that_was_built_from_other_sources_is_as_good_as_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    older = types.ModuleType("mixpanel_http._native")
+    monkeypatch.setattr(mixpanel_http, "_native", older, raising=False)
+    assert runpy.run_path(compiled.__file__)["extension"] is None
+
+    monkeypatch.setattr(older, "INTERFACE", compiled.INTERFACE, raising=False)
+    assert runpy.run_path(compiled.__file__)["extension"] is older

@@ -194,4 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # while nothing runs that drains: what is being read or shown is let go of
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -192,3 +192,14 @@ def test_a_run_in_which_nothing_moves_any_more_ends_itself_and_is_resumed(stalli
     assert 0 < report["books"]["imported"] < 4000
     assert not (folder / "lock.json").exists()
     assert_a_resume_sends_the_rest(stalling, config)
+
+
+def test_an_interruption_before_a_run_has_begun_is_told_in_a_word(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    os.mkfifo(config)
+    running = start(config)
+    with open(config, "w"):  # opens as soon as the other side reads
+        running.signal(signal.SIGINT)
+        code, _, err = running.end()
+
+    assert (code, err) == (130, "interrupted\n")

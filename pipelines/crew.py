@@ -25,9 +25,8 @@ from transforms import activity, drain
 
 FOLDER: Final = "workers"
 BEAT_SECONDS: Final = 3.0  # an object store bills 0.6 cents for an hour of it
-LOOK_SECONDS: Final = (
-    0.5  # on a disk, for a word that the run is to end: what must stop it stops all within 5 s
-)
+# On a disk, for a word that the run is to end: what must stop it stops all within 5 s.
+LOOK_SECONDS: Final = 0.5
 _log: Final = logging.getLogger(__name__)
 _lock: Final = threading.Lock()
 _attended: Final[dict[str, threading.Thread | None]] = {}

@@ -67,14 +67,7 @@ def parser() -> argparse.ArgumentParser:
         help="with an engine elsewhere: return once it has the run; `status RUN_ID` closes the books",
     )
     made.add_argument("--dry-run", action="store_true", help="read and validate everything, send nothing")
-    made.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY.PATH=VALUE",
-        action="append",
-        default=[],
-        help="override one value of the configuration; may be repeated",
-    )
+    _add_overrides(made)
     made.add_argument(
         "--log-format",
         metavar="FORMAT",
@@ -124,6 +117,17 @@ def looking_parser(verb: str) -> argparse.ArgumentParser:
     return made
 
 
+def _add_overrides(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY.PATH=VALUE",
+        action="append",
+        default=[],
+        help="override one value of the configuration, like source.uri; may be repeated",
+    )
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_SHOWN:
         raise argparse.ArgumentTypeError(f"must be a number from 1 to {MOST_SHOWN}")
@@ -140,14 +144,7 @@ def showing_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--config", metavar="FILE", required=True, help="the run's configuration, YAML")
     made.add_argument("--count", metavar="N", type=_count, default=5, help="records to show (default: 5)")
-    made.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY.PATH=VALUE",
-        action="append",
-        default=[],
-        help="override one value of the configuration, like source.uri; may be repeated",
-    )
+    _add_overrides(made)
     return made
 
 

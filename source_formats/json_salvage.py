@@ -32,6 +32,7 @@ _ENDS_WITHIN: Final = re.compile(rb"[}\":.\w\-]|" + _ARRAY_WITHIN.pattern + rb"|
 _KEY_BEHIND: Final = re.compile(rb'[^{"]{0,200}("(?:[^"\\]|\\.){0,200}")\s*:')
 _FIRST_KEY: Final = re.compile(rb'[\s,]*\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
 _ENDS_OUTSIDE: Final = re.compile(rb"\]?\s*\Z")
+_LAST_BRACKET_LOST: Final = re.compile(rb'\s*[^\s\]},:"]\s*\Z')  # within a record two would be missing
 _PRINTABLE: Final = bytes.maketrans(bytes(range(32)), b" " * 32)  # records that nothing else is wrong with
 _NO_NUMBER: Final = re.compile(rb"NaN|-?Infinity")  # what some writers take for JSON
 _IN_NUMBERS: Final = b"+-.0123456789eE"
@@ -223,7 +224,8 @@ def _are_records(text: bytes, row: list[Found], shapes: Shapes, final: bool) -> 
     known = sum(shapes.are_of_a_record(found.keys) for found in row)
     if known > 1 and not _ARRAY_WITHIN.match(text[stop : stop + _NEAR].lstrip()):
         return True
-    if is_within_another(text, stop):
+    is_last = final and _LAST_BRACKET_LOST.match(text, stop) is not None
+    if is_within_another(text, stop) and not is_last:
         return False  # one alone may be a part that looks like a record; behind several the next is damaged
     if known:
         return True
@@ -232,7 +234,7 @@ def _are_records(text: bytes, row: list[Found], shapes: Shapes, final: bool) -> 
     if any(shapes.begin_a_record(found.keys) and found.keys[0] not in _firsts_inside(text) for found in row):
         return True
     after = text[stop : stop + _NEAR].lstrip()
-    return True if _ENDS_OUTSIDE.match(after) and (final or len(after) > 1) else None
+    return True if is_last or (_ENDS_OUTSIDE.match(after) and (final or len(after) > 1)) else None
 
 
 @lru_cache(maxsize=1)

@@ -243,3 +243,10 @@ def test_objects_of_an_array_that_goes_on_behind_them_are_parts(text: bytes, par
 
     assert len(found) == 3
     assert not any(value.get("id") in part or value.get("a") in part for value in found)
+
+
+def test_a_wrong_byte_in_the_place_of_the_last_bracket_costs_no_record() -> None:
+    text = b'[{"k":0,"a":1},{"k":1,"b":2},{"k":01},{"k":3,"c":1},{"k":4,"d":{"e":1}}U\n'
+    found = [value for line in read(text)[0] if (value := decoded(line)) is not None]
+
+    assert [value["k"] for value in found] == [0, 1, 3, 4]

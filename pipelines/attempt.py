@@ -33,7 +33,7 @@ UNDELIVERED: Final = "undelivered"
 AMBIGUOUS: Final = "ambiguous"
 FLUSH_SECONDS: Final = 30.0  # on object stores, where every flush writes the attempt's progress again
 FLUSH_LETTER_BYTES: Final = 8 << 20  # letters are not held back for long where all is bad
-SEGMENT_SAMPLE: Final = 2048
+SEGMENT_SAMPLE: Final = 4096  # all ids of the sample that comes with the project
 _ID_DIGITS: Final = 16
 
 

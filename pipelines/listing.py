@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import sqlite3
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -54,6 +55,7 @@ class Listing(Collection[SourceFile]):
         """Puts files into the database, which is opened for the first of them."""
         if self._database is None:
             self._database = _open_database()
+            weakref.finalize(self, self._database.close)
             files = [*self._held.values(), *files]
             self._held = {}
         self._database.execute("BEGIN")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ class RecordFile(Mapping[str, SegmentRecord]):
     def __init__(self, records: Iterable[SegmentRecord] = ()) -> None:
         """Takes records; SQLite keeps them in a file of its own, which goes with it."""
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, self._database.close)
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute(_TABLE)
@@ -46,7 +48,8 @@ class RecordFile(Mapping[str, SegmentRecord]):
         return stored_record(orjson.loads(found))
 
     def __iter__(self) -> Iterator[str]:
-        return (segment for (segment,) in self._database.execute("SELECT segment FROM records"))
+        for (segment,) in self._database.execute("SELECT segment FROM records"):
+            yield segment
 
     def __len__(self) -> int:
         return int(self._one("SELECT count(*) FROM records"))

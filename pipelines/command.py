@@ -31,7 +31,7 @@ from pipelines.replay import prepare_replay, replaying
 from pipelines.report import ExitCode
 from pipelines.resuming import RunMismatch
 from pipelines.state import StateUnusable
-from pipelines.streams import print_out, say
+from pipelines.streams import print_out, refuse, say
 from pipelines.summary import counted, shown, summary
 from transforms.elements import GC_OBJECTS
 from transforms.storage_options import StorageOptionsWrong
@@ -101,14 +101,14 @@ def run(
         EndpointRefused,
         StorageOptionsWrong,
     ) as error:
-        return _refuse(str(error), ExitCode.USAGE)
+        return refuse(str(error), ExitCode.USAGE)
     except NothingMatched as error:
-        return _refuse(str(error), ExitCode.NO_INPUT)
+        return refuse(str(error), ExitCode.NO_INPUT)
     except SourceUnreadable as error:
-        return _refuse(str(error), ExitCode.DAMAGED_INPUT)
+        return refuse(str(error), ExitCode.DAMAGED_INPUT)
     except signals.Interrupted as interrupted:
         told = "interrupted while planning, before anything was sent; start it again"
-        return _refuse(told, ExitCode(signals.exit_code_of(interrupted.number)))
+        return refuse(told, ExitCode(signals.exit_code_of(interrupted.number)))
     _say({"kind": "start", "run_id": start.run_id}, f"Run {start.run_id}: {start.text}", in_json)
     if start.submit is not None and detach:
         return _submit(start.run_id, start.submit, config_path, as_json)
@@ -117,7 +117,7 @@ def run(
         report = start.go(partial(show, in_json=in_json))
     except StateUnusable as error:
         ended = f"the run ended without a report; nothing is lost: --resume {start.run_id} goes on"
-        return _refuse(f"{error}\n{ended}", ExitCode.BUG)
+        return refuse(f"{error}\n{ended}", ExitCode.BUG)
     shown_report = (
         orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report)
     )
@@ -242,7 +242,7 @@ def _submit(run_id: str, submit: Callable[[], str], config_path: str, as_json: b
     try:
         job = submit()
     except EngineRefused as error:
-        return _refuse(str(error), ExitCode.REFUSED)
+        return refuse(str(error), ExitCode.REFUSED)
     if as_json:
         print_out(
             orjson.dumps({"run_id": run_id, "state": "running", "job": job}).decode() + "\n", is_json=True
@@ -284,9 +284,3 @@ def _with_options(config: Config | JobsConfig, beam_args: Sequence[str]) -> Conf
             [f"{name}: no option of run_backfill.py or of Beam{hint}" for name, hint in unknown]
         )
     return with_beam_options(config, parsed_options(beam_args))
-
-
-def _refuse(message: str, code: ExitCode) -> int:
-    for line in message.splitlines():
-        say(f"error: {line}")
-    return int(code)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +18,7 @@ from pipelines.config_reading import ConfigError, load_run
 from pipelines.plan import NothingMatched, SourceUnreadable, list_files, plan_segments
 from pipelines.report import ExitCode
 from pipelines.resuming import pattern_of
+from pipelines.streams import print_out, refuse
 from record_maps.functions import folder_of
 from record_maps.mapper import MappedLines, Mapper, compile_map
 from transforms.dead_letters import LinePlaces, block_lines
@@ -46,16 +45,13 @@ def show_records(config_path: str, *, overrides: Sequence[str] = (), count: int 
         for declared in config.maps:
             declared.check_secrets()
         for line in _lines(config, count):
-            sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-    except BrokenPipeError:  # a reader that has gone away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print_out(f"{line}\n")
     except (ConfigError, SecretUnavailable, StorageOptionsWrong) as error:
-        return _refuse(str(error), ExitCode.USAGE)
+        return refuse(str(error), ExitCode.USAGE)
     except NothingMatched as error:
-        return _refuse(str(error), ExitCode.NO_INPUT)
+        return refuse(str(error), ExitCode.NO_INPUT)
     except SourceUnreadable as error:
-        return _refuse(str(error), ExitCode.DAMAGED_INPUT)
+        return refuse(str(error), ExitCode.DAMAGED_INPUT)
     return int(ExitCode.DONE)
 
 
@@ -147,8 +143,3 @@ def _blocks(config: Config, count: int) -> Iterator[Block]:
     for block in itertools.chain.from_iterable(reader.blocks(segment, "show") for segment in segments):
         opened = open_letters(block) if config.source.format == "dead_letters" else block
         yield refuse_duplicates(opened) if config.records.duplicate_keys == "refuse" else opened
-
-
-def _refuse(message: str, code: ExitCode) -> int:
-    sys.stderr.write("".join(f"error: {line}\n" for line in message.splitlines()))
-    return int(code)

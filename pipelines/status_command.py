@@ -14,7 +14,7 @@ from pipelines.report import ExitCode
 from pipelines.resuming import RunMismatch, absolute, check_run_id
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.status import RunLine, follow, list_runs, status_of, status_text
-from pipelines.streams import print_out, say
+from pipelines.streams import print_out, refuse
 from transforms.storage import Storage
 
 
@@ -43,7 +43,7 @@ def show_status(
             text = orjson.dumps(status).decode() + "\n" if as_json else status_text(status)
             print_out(text, is_json=as_json)
     except (ConfigError, ManifestUnusable, RunMismatch, StateUnusable) as error:
-        return _refuse(str(error))
+        return refuse(str(error), ExitCode.USAGE)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     return int(ExitCode.DONE)
@@ -54,7 +54,7 @@ def show_runs(*, config_path: str | None = None, state: str = ".backfill", as_js
     try:
         runs = list(list_runs(_state_folder(config_path, state)))
     except (ConfigError, StateUnusable) as error:
-        return _refuse(str(error))
+        return refuse(str(error), ExitCode.USAGE)
     lines = (orjson.dumps(dataclasses.asdict(run)).decode() for run in runs) if as_json else _table(runs)
     print_out("".join(f"{line}\n" for line in lines), is_json=as_json)
     return int(ExitCode.DONE)
@@ -81,9 +81,3 @@ def _state_folder(config_path: str | None, state: str) -> StateFolder:
         return StateFolder(absolute(state))
     run = load_run(config_path).run
     return StateFolder(absolute(run.state), Storage(run.storage_options))
-
-
-def _refuse(message: str) -> int:
-    for line in message.splitlines():
-        say(f"error: {line}")
-    return int(ExitCode.USAGE)

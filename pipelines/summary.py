@@ -97,9 +97,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _requests(report)
     yield ""
     yield f"Report         {shown(report['folder'])}/report.json"
-    if (report["failure"] != REMOVED and report["state"] not in ("done", "superseded")) or code in (
-        ExitCode.UNDELIVERED,
-    ):
+    goes_on = report["failure"] != REMOVED and report["state"] not in ("done", "superseded")
+    if goes_on or code == ExitCode.UNDELIVERED:
         how = " --set limits.retry.non_idempotent=retry" if _only_ambiguous(report) else ""
         yield f"To go on       --resume {report['run_id']}{how}"
     if "emulator_store" in report:

@@ -169,12 +169,18 @@ def test_a_run_whose_folder_is_removed_says_so_and_names_no_other_process(tmp_pa
         drain.reset()
 
 
+def _watched(monkeypatch: pytest.MonkeyPatch, time: list[float]) -> Activity:
+    """Returns what this process does, by a clock of the test's own."""
+    activity = Activity(clock=lambda: time[0])
+    monkeypatch.setattr("transforms.activity.here", activity)
+    return activity
+
+
 def test_a_heart_notices_that_nothing_moves_while_nothing_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time = [0.0]
-    activity = Activity(clock=lambda: time[0])
-    monkeypatch.setattr("transforms.activity.here", activity)
+    activity = _watched(monkeypatch, time)
     stuck: list[str] = []
     heart = Heartbeat(StateFolder(str(tmp_path)), None, stuck.append, stuck_s=100)
     heart.beat()
@@ -199,8 +205,7 @@ def test_a_heart_beats_when_the_first_block_is_settled_and_then_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time = [0.0]
-    activity = Activity(clock=lambda: time[0])
-    monkeypatch.setattr("transforms.activity.here", activity)
+    activity = _watched(monkeypatch, time)
     heart = Heartbeat(StateFolder(str(tmp_path)), None, pytest.fail, clock=lambda: time[0])
     heart.beat()
     time[0] = 4

@@ -60,11 +60,12 @@ class SpoolWriter:
     def take(self, lines: Iterable[bytes]) -> None:
         """Keeps lines until they are written; drops them, and counts them, where memory would not do."""
         for line in lines:
-            if self.buffered + len(line) > self._limits.most_buffered_bytes:
+            size = len(line)
+            if self.buffered + size > self._limits.most_buffered_bytes:
                 self.dropped += 1
                 continue
             self._lines.append(line)
-            self.buffered += len(line)
+            self.buffered += size  # nothing is called here: a signal's handler that sends cannot come between
 
     def write_out(self) -> None:
         """Writes all lines that are kept, and finishes the file if it is due.
@@ -105,14 +106,15 @@ class SpoolWriter:
 
     def _write_member(self) -> None:
         count = size = 0
-        for line in self._lines:
+        for line in tuple(self._lines):  # a signal's handler may add to what is walked through
             if count and size + len(line) > MEMBER_BYTES:
                 break
             count, size = count + 1, size + len(line)
         file = self._current_file()
         file.append(b"".join(islice(self._lines, count)))
         for _ in range(count):
-            self.buffered -= len(self._lines.popleft())
+            self._lines.popleft()
+        self.buffered -= size
         if file.size >= self._limits.rotate_bytes:
             self.finish()
 

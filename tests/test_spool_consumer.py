@@ -9,7 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import mixpanel
 import pytest
@@ -130,26 +133,59 @@ def test_threads_lose_nothing_and_tear_no_line(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.gz"))) > 3
 
 
-def test_a_signals_handler_may_send_while_its_thread_is_sending(tmp_path: Path) -> None:
-    sent: list[int] = []
+def lines_run(block: Callable[[], object], *, before_line: int, action: Callable[[], None]) -> int:
+    """Runs a block, and an action before one of its lines in `mixpanel_spool`; returns how many it ran."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal lines
+        if f"{os.sep}mixpanel_spool{os.sep}" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == before_line:
+                action()
+        return trace
+
+    outer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        block()
+    finally:
+        sys.settrace(outer)
+    return lines
+
+
+def test_a_signals_handler_may_send_at_any_line_of_a_send(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     spool = SpoolConsumer(tmp_path, limits=SpoolLimits(flush_bytes=1, flush_seconds=3600))
+    handled: list[int] = []
+    spool.send("people", message(0))  # makes the file and starts the threads
 
     def handle(*_: object) -> None:
-        sent.append(-1)
-        spool.send("people", message(-1))
+        handled.append(-number)
+        spool.send("people", message(-number))
 
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    before = signal.signal(signal.SIGUSR1, handle)
     try:
-        while len(sent) < 20:
-            spool.send("people", message(len(sent)))
-            sent.append(0)
+        number, lines = 0, 1
+        while number < lines:
+            number += 1
+            lines = lines_run(
+                partial(spool.send, "people", message(number)),
+                before_line=number,
+                action=partial(signal.raise_signal, signal.SIGUSR1),
+            )
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
+    assert spool._writer.buffered == sum(map(len, spool._writer._lines))
     spool.close()
 
-    assert len(spooled(tmp_path)) == len(sent)
+    assert lines > 20  # there is something to come between
+    assert handled == [-n for n in range(1, number + 1)]
+    assert sorted(numbers(spooled(tmp_path))) == list(range(-number, number + 1))
+    assert not caplog.records  # nothing that had to be tried again
 
 
 def test_a_kill_loses_at_most_what_was_not_flushed(tmp_path: Path) -> None:

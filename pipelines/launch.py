@@ -99,6 +99,7 @@ def prepare_launch(
         return _resume(config, state.below(resume), resume, dry_run, allow_new)
     run_id = config.run.id or new_run_id()
     folder = state.below(run_id)
+    folder.check_bucket()  # told now, and not when a large source has been listed
     if folder.exists(MANIFEST):
         raise RunMismatch(
             f"{folder.uri}: this run exists; resume it with --resume {run_id}, or choose another run.id"

@@ -114,6 +114,7 @@ def _read(folder: StateFolder, name: str) -> Manifest:
             body = _Body(file, head)
             segments = SegmentFile(body)
     except FileNotFoundError:
+        folder.check_bucket()
         raise ManifestUnusable(f"{folder.uri}: there is no run here") from None
     try:
         if orjson.loads(body.last)["crc32"] != body.checksum:

@@ -26,10 +26,10 @@ from transforms.storage import (
     path_of,
     scheme_of,
     storage_errors,
-    told,
     uri_of,
     version_of,
 )
+from transforms.store_refusals import refusal
 
 SEGMENT_BYTES: Final = 32 << 20  # of a plain file: small enough to repeat cheaply, large enough to number few
 SMALL_BYTES: Final = 4 << 20  # files up to this size are read together, so that requests are full
@@ -287,10 +287,9 @@ def _find(filesystem: FileSystem, scheme: str, prefix: str, pattern: str) -> Ite
     try:
         for path, info in list_objects(filesystem, scheme, bucket, key):
             yield path, int(info["size"]), version_of(info)
-    except FileNotFoundError:
-        return
     except storage_errors() as error:
-        raise SourceUnreadable(f"{prefix}: cannot be listed: {told(error)}") from None
+        uri = uri_of(scheme, pattern)
+        raise SourceUnreadable(f"{uri}: cannot be listed: {refusal(error, uri, 'listed')}") from None
 
 
 def _walk(folder: str, prefix: str, depth: int | None, spelled: int) -> Iterator[tuple[str, int, str]]:

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, Final
 
 from mixpanel_http.crash_points import crash_amid, crash_point
 from pipelines import local_files
-from transforms.storage import FileSystem, Storage, path_of, scheme_of, storage_errors
+from transforms.storage import FileSystem, Storage, list_objects, path_of, scheme_of, storage_errors
+from transforms.store_refusals import What, refusal
 from transforms.unrecorded import CannotRecord
 
 _READERS: Final = 16
@@ -275,8 +276,21 @@ class StateFolder:
                 filesystem.invalidate_cache()
                 found: list[dict[str, Any]] = filesystem.ls(path_of(self.uri), detail=True)
             except FileNotFoundError:
+                self.check_bucket()
                 return []
             return [e["name"].rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory"]
+
+    def check_bucket(self) -> None:
+        """Refuses a folder whose bucket is not there: its files then seem to be missing one by one.
+
+        Raises:
+            StateUnusable: if it is not, or the folder cannot be listed.
+        """
+        if self.is_local:
+            return
+        bucket, _, key = path_of(self.uri).partition("/")
+        with self.explained("", "listed"):
+            next(list_objects(self._filesystem(), scheme_of(self.uri), bucket, key, page_of=1), None)
 
     def exists(self, name: str) -> bool:
         """Returns whether there is such a file."""
@@ -300,21 +314,19 @@ class StateFolder:
             return _open(scheme_of(self.uri), self.uri, _Hashable(self.storage))
 
     @contextlib.contextmanager
-    def explained(self, name: str, what: str) -> Iterator[None]:
+    def explained(self, name: str, what: What) -> Iterator[None]:
         """Turns what a disk or a store raises while a file is read, written, … into a `StateUnusable`."""
         try:
             yield
-        except FileNotFoundError:
-            if what == "read":
-                raise
-            raise StateUnusable(f"{self.uri_of(name)}: cannot be {what}: no such folder or bucket") from None
         except storage_errors() as error:
+            if what == "read" and isinstance(error, FileNotFoundError):
+                raise
             raise self.unusable(name, what, error) from error
 
-    def unusable(self, name: str, what: str, error: BaseException) -> StateUnusable:
+    def unusable(self, name: str, what: What, error: BaseException) -> StateUnusable:
         """Returns what tells that a file cannot be read, written or the like, and why."""
-        said = getattr(error, "strerror", None) or error
-        return StateUnusable(f"{self.uri_of(name)}: cannot be {what}: {type(error).__name__}: {said}")
+        uri = self.uri_of(name) if name else self.uri
+        return StateUnusable(f"{uri}: cannot be {what}: {refusal(error, self.uri, what)}")
 
 
 @dataclass(slots=True)

@@ -137,22 +137,24 @@ def storage_errors() -> tuple[type[BaseException], ...]:
 
 
 def list_objects(
-    filesystem: Any, scheme: str, bucket: str, prefix: str
+    filesystem: Any, scheme: str, bucket: str, prefix: str, page_of: int = 1000
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (path, info) of a bucket's objects, page by page: fsspec's own `find` holds all of them.
 
     Raises:
-        OSError: what fsspec raises where a store refuses.
+        FileNotFoundError: if there is no such bucket.
+        OSError: what else fsspec raises where a store refuses.
     """
     token = ""
     while True:
         if scheme == "s3":
-            more = {"ContinuationToken": token} if token else {}
+            more: dict[str, Any] = {"ContinuationToken": token} if token else {}
+            more["MaxKeys"] = page_of
             page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
             found = [(item["Key"], {**item, "size": item["Size"]}) for item in page.get("Contents", ())]
             token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
         else:
-            more = {"pageToken": token} if token else {}
+            more = {"maxResults": page_of, **({"pageToken": token} if token else {})}
             with gcs_refusals():
                 page = filesystem.call("GET", "b/{}/o", bucket, prefix=prefix, json_out=True, **more)
             found = [(item["name"], item) for item in page.get("items", ())]

@@ -23,6 +23,7 @@ from mixpanel_http.failure_table import (
     broken_row,
     status_row,
 )
+from mixpanel_http.limits import MAX_RECORD_BYTES
 from mixpanel_http.refused_records import (
     MESSAGE_LENGTH,
     RefusedRecord,
@@ -32,6 +33,8 @@ from mixpanel_http.refused_records import (
     refused_records,
 )
 
+# One record below a tenth of what Mixpanel takes (limits.MAX_RECORD_BYTES) fits, whatever it is cut from.
+ALWAYS_FITS_BYTES: Final = MAX_RECORD_BYTES // 10
 MAX_RETRY_AFTER_S: Final = 300.0
 PLAUSIBLE_RETRY_AFTER_S: Final = 86_400.0  # beyond a day it is a mistake or malice, and is not obeyed
 _LARGEST: Final = re.compile(r"max limit of ([0-9]{4,12}) bytes")  # E413's sample
@@ -126,6 +129,20 @@ def once_only(answer: Answer, count: int) -> Answer:
         or (kind is AnswerClass.TRANSIENT and answer.tries is not None)
     )
     return answer if certain else replace(answer, row_action=Action.LEAVE)
+
+
+def of_one_record(answer: Answer, size: int) -> Answer:
+    """Returns what an answer to one record alone of `size` bytes means.
+
+    A 413 to a small one blames the wrong side: Mixpanel takes it, and who answers so takes nothing.
+    """
+    if answer.kind is not AnswerClass.TOO_LARGE or not answer.status or size >= ALWAYS_FITS_BYTES:
+        return answer
+    told = (
+        f"413 to one record of {size:,} bytes, where Mixpanel takes {MAX_RECORD_BYTES:,}: "
+        "this is not Mixpanel's endpoint, or a proxy in front of it has a limit of its own"
+    )
+    return replace(answer, kind=AnswerClass.FATAL, told=told)
 
 
 def broken_answer(error: BaseException, whole: bool = True) -> Answer:

@@ -37,7 +37,10 @@ class Action(Enum):
     ACCEPT_REST = "dead-letter the listed records, count the others as imported"
     SLOW_DOWN = "slow the lane down; send the same bytes again until the deadline, then undelivered"
     RETRY = "send the same bytes again until the deadline, then undelivered; three in a row pause the lane"
-    HALVE = "halve the request and remember the size; one record alone is dead-lettered as `too_large`"
+    HALVE = (
+        "halve the request and remember the size; one record alone is dead-lettered as `too_large`, or stops "
+        "the run if it has less than 100 KB"
+    )
     ISOLATE = "halve until the records at fault stand alone, 64 requests at most; the rest is `unisolated`"
     RETRY_FEW = "send the same bytes again, three tries in all, then undelivered; five in a row stop the run"
     PROBE = "send one of the records alone: if it passes, isolate as above; if not, stop the run"

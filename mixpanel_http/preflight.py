@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mixpanel_http.answers import of_one_record
 from mixpanel_http.client import Destination, ImportClient
 from mixpanel_http.endpoints import compress
 from mixpanel_http.failure_table import Action
@@ -19,9 +20,9 @@ def refusal(destination: Destination) -> Stop | None:
     """
     client = ImportClient(destination, 1)
     try:
-        answer = client.send(compress(_NO_EVENT), 1)
+        answer = of_one_record(client.send(compress(_NO_EVENT), 1), len(_NO_EVENT))
     finally:
         client.close()
     if answer.action is not Action.STOP:
         return None
-    return Stop(answer.status, answer.message)
+    return Stop(answer.status, answer.told)

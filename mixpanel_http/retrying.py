@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import tenacity
 
-from mixpanel_http.answers import Answer, once_only
+from mixpanel_http.answers import Answer, of_one_record, once_only
 from mixpanel_http.breaker import CircuitBreaker
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.failure_table import (
@@ -202,6 +202,8 @@ class PatientSender:
             receipt.re_sent_bytes += len(request.body)
         crash_point("before send")
         answer = self._client.send(request.compressed, request.count, partial(self._ids_of, request.body))
+        if request.count == 1:
+            answer = of_one_record(answer, len(request.body))
         if not request.repeatable:
             answer = once_only(answer, request.count)
         crash_point("between answer and receipt")

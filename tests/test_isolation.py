@@ -199,11 +199,30 @@ def test_the_largest_size_is_learned_once_and_kept(limit: int, tells: bool) -> N
 
 
 def test_a_record_that_alone_is_too_large_is_a_dead_letter() -> None:
-    play = Play([takes(500, (413, b"<html>"))])
-    receipt = play.deliver(b"\n".join([body(1), body(1, padding=600), body(1)]))
+    play = Play([takes(150_000, (413, b"<html>"))])
+    receipt = play.deliver(b"\n".join([body(1), body(1, padding=200_000), body(1)]))
 
     assert [(r.index, r.reason, r.http_status) for r in receipt.rejections] == [(1, "too_large", 413)]
     assert receipt.imported == 2
+
+
+def test_a_413_to_a_small_record_alone_blames_no_record_and_stops_the_run() -> None:
+    play = Play([takes(500, (413, b"<html>"))])
+    receipt = play.deliver(b"\n".join([body(1), body(1, padding=600), body(1)]))
+
+    assert receipt.stop is not None
+    assert (receipt.stop.status, receipt.rejections) == (413, [])
+    assert "where Mixpanel takes 1,000,000" in receipt.stop.message
+    assert (receipt.imported, receipt.not_attempted) == (1, 2)
+
+
+def test_who_refuses_all_sizes_is_found_out_within_few_requests() -> None:
+    play = Play([takes(0, (413, b"<html>"))])
+    receipt = play.deliver(body(2000))
+
+    assert receipt.stop is not None
+    assert (receipt.not_attempted, receipt.rejections) == (2000, [])
+    assert receipt.requests["413"] <= 16
 
 
 @pytest.mark.parametrize("limit", [1_000_000, 2_097_152])

@@ -235,7 +235,7 @@ FAULTS: dict[str, tuple[dict[str, Any], int]] = {
     "418 in words": ({"status": 418, "body": json.dumps({"error": [f"{PII}"]})}, 3),
     "503 in words": ({"status": 503, "body": json.dumps({"error": f"retry {PII}"})}, 5),
     "200 in words": ({"status": 200, "body": json.dumps({"code": 200, "status": f"OK {PII}"})}, 5),
-    "413": ({"status": 413}, 6),
+    "413": ({"status": 413}, 3),
     "422": ({"status": 422, "body": f"{PII}"}, 3),
     "429": ({"status": 429}, 5),
     "500": ({"status": 500, "body": f"crashed at {PII}-007"}, 5),

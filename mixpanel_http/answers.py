@@ -139,7 +139,7 @@ def of_one_record(answer: Answer, size: int) -> Answer:
     if answer.kind is not AnswerClass.TOO_LARGE or not answer.status or size >= ALWAYS_FITS_BYTES:
         return answer
     told = (
-        f"413 to one record of {size:,} bytes, where Mixpanel takes {MAX_RECORD_BYTES:,}: "
+        f"one record of {size:,} bytes is too large for it, where Mixpanel takes {MAX_RECORD_BYTES:,}: "
         "this is not Mixpanel's endpoint, or a proxy in front of it has a limit of its own"
     )
     return replace(answer, kind=AnswerClass.FATAL, told=told)

@@ -7,13 +7,12 @@ import datetime as dt
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from mixpanel_http.client import EndpointRefused
-from mixpanel_http.secret_refs import SecretUnavailable
 from pipelines import signals
 from pipelines.backfill import Watch, run_launch, submit_launch
 from pipelines.config import Config
@@ -23,18 +22,14 @@ from pipelines.following import EngineRefused
 from pipelines.jobs import prepare_jobs, prepare_jobs_replay, run_jobs
 from pipelines.lanes import choose_lanes
 from pipelines.launch import Launch, prepare_launch
-from pipelines.lease import RunBusy
-from pipelines.manifest import ManifestUnusable
-from pipelines.plan import NothingMatched, SourceUnreadable
 from pipelines.progress import show_progress
+from pipelines.refusals import REFUSALS, refuse, refuse_for
 from pipelines.replay import prepare_replay, replaying
 from pipelines.report import ExitCode
-from pipelines.resuming import RunMismatch
 from pipelines.state import StateUnusable
-from pipelines.streams import print_out, refuse, say
+from pipelines.streams import print_out, say
 from pipelines.summary import counted, shown, summary
 from transforms.elements import GC_OBJECTS
-from transforms.storage_options import StorageOptionsWrong
 
 _TELL_TWICE: Final = ("apache_beam", "gcsfs")  # what is told without them, and with tracebacks
 _NO_ENGINE: Final = "DirectRunner works on this machine, and nothing goes on without this process"
@@ -73,55 +68,76 @@ def run(
     _set_up_logging(in_json)
     gc.set_threshold(GC_OBJECTS)
     try:
-        config = load_run(config_path, overrides)
-        if beam_args or config.beam.options:
-            config = _with_options(config, beam_args)
+        config = _configuration(config_path, overrides, beam_args)
         detach = detach or "template_location" in config.beam.options
         _check_engine(config, detach)
-        for to in config.destinations:
-            if not (dry_run or to.emulator):
-                to.to_destination().authorization()  # a missing secret is told first
-        for declared in config.maps:
-            declared.check_secrets()
-        with signals.raised():
-            if resume is None and _sorts(config):
-                _say({"kind": "sorting"}, "Reading and sorting all updates before any is sent", in_json)
-            start = (
-                _start_of_jobs(config, resume, replay, dry_run, allow_new)
-                if isinstance(config, JobsConfig)
-                else _start(config, resume, replay, dry_run, allow_new)
-            )
-    except (
-        ConfigError,
-        RunMismatch,
-        RunBusy,
-        ManifestUnusable,
-        SecretUnavailable,
-        StateUnusable,
-        EndpointRefused,
-        StorageOptionsWrong,
-    ) as error:
-        return refuse(str(error), ExitCode.USAGE)
-    except NothingMatched as error:
-        return refuse(str(error), ExitCode.NO_INPUT)
-    except SourceUnreadable as error:
-        return refuse(str(error), ExitCode.DAMAGED_INPUT)
+        _check_secrets(config, dry_run)
+        start = _planned(config, _Wanted(resume, replay, dry_run, allow_new), in_json)
+    except REFUSALS as error:
+        return refuse_for(error)
     except signals.Interrupted as interrupted:
         told = "interrupted while planning, before anything was sent; start it again"
         return refuse(told, ExitCode(signals.exit_code_of(interrupted.number)))
     _say({"kind": "start", "run_id": start.run_id}, f"Run {start.run_id}: {start.text}", in_json)
     if start.submit is not None and detach:
         return _submit(start.run_id, start.submit, config_path, as_json)
-    show = _show_job if isinstance(config, JobsConfig) else show_progress
+    return _go(start, in_json, as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which run is to be started, and how; the attributes are arguments of `run`."""
+
+    resume: str | None
+    replay: str | None
+    dry_run: bool
+    allow_new: bool
+
+
+class _Start(NamedTuple):
+    """What is about to run: its name, what to say of it, how it is run, and what shows how far it is."""
+
+    run_id: str
+    text: str
+    go: Callable[[Watch], dict[str, Any]]
+    show: Callable[..., contextlib.AbstractContextManager[None]]
+    submit: Callable[[], str] | None = None
+
+
+def _configuration(path: str, overrides: Sequence[str], beam_args: Sequence[str]) -> Config | JobsConfig:
+    """Returns the configuration in a file with what the command line says otherwise."""
+    config = load_run(path, overrides)
+    return _with_options(config, beam_args) if beam_args or config.beam.options else config
+
+
+def _check_secrets(config: Config | JobsConfig, dry_run: bool) -> None:
+    """Resolves the secrets that will be needed: that one is missing is told first."""
+    for to in config.destinations:
+        if not (dry_run or to.emulator):
+            to.to_destination().authorization()
+    for declared in config.maps:
+        declared.check_secrets()
+
+
+def _planned(config: Config | JobsConfig, wanted: _Wanted, in_json: bool) -> _Start:
+    """Returns what is about to run, once it is planned; a signal ends the planning at once."""
+    with signals.raised():
+        if wanted.resume is None and _sorts(config):
+            _say({"kind": "sorting"}, "Reading and sorting all updates before any is sent", in_json)
+        if isinstance(config, JobsConfig):
+            return _start_of_jobs(config, wanted)
+        return _start(config, wanted)
+
+
+def _go(start: _Start, in_json: bool, as_json: bool) -> int:
+    """Runs what is planned, prints its report, and returns its exit code."""
     try:
-        report = start.go(partial(show, in_json=in_json))
+        report = start.go(partial(start.show, in_json=in_json))
     except StateUnusable as error:
         ended = f"the run ended without a report; nothing is lost: --resume {start.run_id} goes on"
         return refuse(f"{error}\n{ended}", ExitCode.BUG)
-    shown_report = (
-        orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report)
-    )
-    print_out(shown_report, is_json=as_json)
+    text = orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n" if as_json else summary(report)
+    print_out(text, is_json=as_json)
     return int(report["exit_code"])
 
 
@@ -147,17 +163,8 @@ def _show_job(launch: Launch, in_json: bool) -> Iterator[None]:
         yield
 
 
-class _Start(NamedTuple):
-    """What is about to run: its name, what to say of it, and how it is run."""
-
-    run_id: str
-    text: str
-    go: Callable[[Watch], dict[str, Any]]
-    submit: Callable[[], str] | None = None
-
-
-def _start(config: Config, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool) -> _Start:
-    launch = _launch(config, resume, replay, dry_run, allow_new)
+def _start(config: Config, wanted: _Wanted) -> _Start:
+    launch = _launch(config, wanted)
     manifest = launch.manifest
     text = (
         f"{counted(manifest.files, 'file')}, {counted(manifest.bytes, 'byte')}, "
@@ -168,7 +175,8 @@ def _start(config: Config, resume: str | None, replay: str | None, dry_run: bool
     if not config.beam.on_one_machine:
         lanes = choose_lanes(config)
         text += f"\n  {config.beam.runner}, {counted(lanes.count, 'lane')}: {lanes.why}"
-    return _Start(manifest.run_id, text, partial(run_launch, launch), partial(submit_launch, launch))
+    go, submit = partial(run_launch, launch), partial(submit_launch, launch)
+    return _Start(manifest.run_id, text, go, show_progress, submit)
 
 
 def _days_text(days: Sequence[dt.date]) -> str:
@@ -184,22 +192,21 @@ def _days_text(days: Sequence[dt.date]) -> str:
 _DAYS_NAMED: Final = 5
 
 
-def _launch(config: Config, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool) -> Launch:
+def _launch(config: Config, wanted: _Wanted) -> Launch:
+    resume, dry_run = wanted.resume, wanted.dry_run
     if resume is not None:
         found = replaying(config, resume)
-        return prepare_launch(found, resume=resume, dry_run=dry_run, allow_new=allow_new)
-    if replay is not None:
-        return prepare_replay(config, replay, dry_run=dry_run)
+        return prepare_launch(found, resume=resume, dry_run=dry_run, allow_new=wanted.allow_new)
+    if wanted.replay is not None:
+        return prepare_replay(config, wanted.replay, dry_run=dry_run)
     return prepare_launch(config, dry_run=dry_run)
 
 
-def _start_of_jobs(
-    config: JobsConfig, resume: str | None, replay: str | None, dry_run: bool, allow_new: bool
-) -> _Start:
+def _start_of_jobs(config: JobsConfig, wanted: _Wanted) -> _Start:
     launch = (
-        prepare_jobs_replay(config, replay, dry_run=dry_run)
-        if replay is not None
-        else prepare_jobs(config, resume=resume, dry_run=dry_run, allow_new=allow_new)
+        prepare_jobs_replay(config, wanted.replay, dry_run=wanted.dry_run)
+        if wanted.replay is not None
+        else prepare_jobs(config, resume=wanted.resume, dry_run=wanted.dry_run, allow_new=wanted.allow_new)
     )
     manifests = [one.manifest for one in launch.launches]
     names = ", ".join(manifest.run_id for manifest in manifests)
@@ -207,7 +214,7 @@ def _start_of_jobs(
         f"{counted(len(manifests), 'job')} ({names}), {counted(sum(m.files for m in manifests), 'file')}, "
         f"{counted(sum(m.bytes for m in manifests), 'byte')}; state in {shown(launch.folder.uri)}"
     )
-    return _Start(launch.stages.run_id, text, partial(run_jobs, launch))
+    return _Start(launch.stages.run_id, text, partial(run_jobs, launch), _show_job)
 
 
 def _set_up_logging(in_json: bool) -> None:
@@ -242,7 +249,7 @@ def _submit(run_id: str, submit: Callable[[], str], config_path: str, as_json: b
     try:
         job = submit()
     except EngineRefused as error:
-        return refuse(str(error), ExitCode.REFUSED)
+        return refuse_for(error)
     if as_json:
         print_out(
             orjson.dumps({"run_id": run_id, "state": "running", "job": job}).decode() + "\n", is_json=True

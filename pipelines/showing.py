@@ -9,16 +9,16 @@ from contextlib import suppress
 
 from mixpanel_http.kinds import KINDS
 from mixpanel_http.prepared import PreparedRecords
-from mixpanel_http.secret_refs import SecretUnavailable
 from mixpanel_http.verdicts import RecordRefused
 from pipelines.absent_sources import AbsentSources
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
 from pipelines.config_reading import ConfigError, load_run
-from pipelines.plan import NothingMatched, SourceUnreadable, list_files, plan_segments
+from pipelines.plan import list_files, plan_segments
+from pipelines.refusals import REFUSALS, refuse_for
 from pipelines.report import ExitCode
 from pipelines.resuming import pattern_of
-from pipelines.streams import print_out, refuse
+from pipelines.streams import print_out
 from record_maps.functions import folder_of
 from record_maps.mapper import MappedLines, Mapper, compile_map
 from transforms.dead_letters import LinePlaces, block_lines
@@ -29,7 +29,6 @@ from transforms.map_records import map_block
 from transforms.prepare_records import prepare_block
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import Storage
-from transforms.storage_options import StorageOptionsWrong
 
 
 def show_records(config_path: str, *, overrides: Sequence[str] = (), count: int = 5) -> int:
@@ -46,12 +45,8 @@ def show_records(config_path: str, *, overrides: Sequence[str] = (), count: int 
             declared.check_secrets()
         for line in _lines(config, count):
             print_out(f"{line}\n")
-    except (ConfigError, SecretUnavailable, StorageOptionsWrong) as error:
-        return refuse(str(error), ExitCode.USAGE)
-    except NothingMatched as error:
-        return refuse(str(error), ExitCode.NO_INPUT)
-    except SourceUnreadable as error:
-        return refuse(str(error), ExitCode.DAMAGED_INPUT)
+    except REFUSALS as error:
+        return refuse_for(error)
     return int(ExitCode.DONE)
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import orjson
 
 from pipelines.closing import close_detached
-from pipelines.config_reading import ConfigError, load_run
-from pipelines.manifest import ManifestUnusable
+from pipelines.config_reading import load_run
+from pipelines.refusals import REFUSALS, refuse_for
 from pipelines.report import ExitCode
-from pipelines.resuming import RunMismatch, absolute, check_run_id
-from pipelines.state import StateFolder, StateUnusable
+from pipelines.resuming import absolute, check_run_id
+from pipelines.state import StateFolder
 from pipelines.status import RunLine, follow, list_runs, status_of, status_text
-from pipelines.streams import print_out, refuse
+from pipelines.streams import print_out
 from transforms.storage import Storage
 
 
@@ -42,8 +42,8 @@ def show_status(
         for status in follow(folder) if following else [status_of(folder)]:
             text = orjson.dumps(status).decode() + "\n" if as_json else status_text(status)
             print_out(text, is_json=as_json)
-    except (ConfigError, ManifestUnusable, RunMismatch, StateUnusable) as error:
-        return refuse(str(error), ExitCode.USAGE)
+    except REFUSALS as error:
+        return refuse_for(error)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     return int(ExitCode.DONE)
@@ -53,8 +53,8 @@ def show_runs(*, config_path: str | None = None, state: str = ".backfill", as_js
     """Prints which runs there are and how each ended; returns 0, or 2 if that cannot be told."""
     try:
         runs = list(list_runs(_state_folder(config_path, state)))
-    except (ConfigError, StateUnusable) as error:
-        return refuse(str(error), ExitCode.USAGE)
+    except REFUSALS as error:
+        return refuse_for(error)
     lines = (orjson.dumps(dataclasses.asdict(run)).decode() for run in runs) if as_json else _table(runs)
     print_out("".join(f"{line}\n" for line in lines), is_json=as_json)
     return int(ExitCode.DONE)

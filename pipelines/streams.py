@@ -32,13 +32,6 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def refuse(message: str, code: int) -> int:
-    """Says on stderr why nothing more is done, each line as an error; returns the exit code."""
-    for line in message.splitlines():
-        say(f"error: {line}")
-    return int(code)
-
-
 def print_out(text: str, *, is_json: bool = False) -> None:
     """Prints on stdout; a reader that has gone away, as `head` does, changes nothing about the run.
 

@@ -28,7 +28,7 @@ from pipelines.lease import Lease, take_lease
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.plan import NothingMatched
 from pipelines.replay import copy_letters, letters_of, note_replayed, reading_letters, replaying
-from pipelines.report import ExitCode, RunFacts, make_report
+from pipelines.report import ExitCode, RunFacts, iso, make_report
 from pipelines.resuming import RunMismatch, absolute, check_not_replayed, check_run_id
 from pipelines.stages import (
     Stage,
@@ -153,7 +153,7 @@ class _Run:
 
     def finish(self, signal: int | None) -> dict[str, Any]:
         """Writes the last report, and that all is done if it is."""
-        told: dict[str, Any] = {"ended_at": _iso(time.time())}
+        told: dict[str, Any] = {"ended_at": iso(time.time())}
         if signal is not None and self.may_go_on and len(self._reports) < len(self._launch.launches):
             told |= {"state": "interrupted", "exit_code": signals.exit_code_of(signal)}
         if not self._launch.lease.is_held():  # the report of whoever took the run up is the run's
@@ -176,7 +176,7 @@ class _Run:
         run = {
             "v": 1,
             "run_id": launch.stages.run_id,
-            "started_at": _iso(self._started),
+            "started_at": iso(self._started),
             "resumed": launch.resumed,
             "folder": launch.folder.uri,
             **told,
@@ -269,7 +269,3 @@ def _name(folder: StateFolder) -> str:
 
 def _now() -> str:
     return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-
-
-def _iso(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).isoformat(timespec="milliseconds")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
-from mixpanel_http.delivery import Stop
 from mixpanel_http.endpoints import Endpoint
 from mixpanel_http.kinds import KINDS, KindName
+from mixpanel_http.receipts import Stop
 from pipelines.books import Books
 from pipelines.ledger import ErrorLimit
 from pipelines.manifest import Manifest
-from transforms.tally import OUTCOMES
+from transforms.part_counts import OUTCOMES
+from transforms.tally import Tally
 
 
 class ExitCode(IntEnum):
@@ -114,69 +114,81 @@ def exit_code(books: Books, manifest: Manifest, facts: RunFacts) -> ExitCode:
 def make_report(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, Any]:
     """Returns the report as it is written to report.json."""
     code = int(exit_code(books, manifest, facts)) if facts.state not in NOT_TOLD else None
-    tally, total = books.tally, books.total
-    seconds = max(facts.sending_s, 1e-3)
-    damaged = [
-        {"uri": n.uri, "problem": n.problem, "offset": n.offset, "detail": n.detail, "lines": n.lines}
-        for n in books.damaged
-    ]
+    tally = books.tally
     return {
         "v": 1,
         "run_id": manifest.run_id,
         "state": facts.state,
         "exit_code": code,
-        "started_at": _iso(facts.started_at),
-        "ended_at": _iso(facts.ended_at) if code is not None else None,
+        "started_at": iso(facts.started_at),
+        "ended_at": iso(facts.ended_at) if code is not None else None,
         "resumed": facts.resumed,
-        "books": {
-            "read": total.read,
-            "expanded": total.expanded,
-            **{name: getattr(total, name) for name in OUTCOMES},
-            "balanced": books.balanced,
-            "unbalanced": books.unbalanced,
-        },
-        "dead_letters": {
-            "by_reason": dict(Counter(tally.by_reason).most_common()),
-            "files": books.dead_files,
-        },
+        "books": _books(books),
+        "dead_letters": {"by_reason": dict(tally.by_reason.most_common()), "files": books.dead_files},
         "filtered": {"by_reason": dict(tally.by_filter.most_common())},
         "undelivered": {"files": books.undelivered_files, "unrecorded": books.unrecorded},
         "ambiguous": {"files": books.ambiguous_files, "unrecorded": books.unrecorded_ambiguous},
         "by_endpoint": _by_endpoint(manifest.settings.get("records.kind"), books),
-        "files": {
-            "total": manifest.files,
-            "done": books.files_done,
-            "read": books.files_read,
-            "damaged": damaged,
-            "new": facts.new_files,
-        },
+        "files": _files(manifest, books, facts),
         "segments": {"total": len(manifest.segments), "done": books.segments_done},
-        "requests": {
-            "total": sum(tally.requests.values()),
-            "by_status": dict(tally.requests.most_common()),
-            "retries": tally.retries,
-            "splits": tally.splits,
-            "bytes_raw": tally.bytes_raw,
-            "bytes_sent": tally.bytes_sent,
-            "isolations": tally.isolations,
-            "waited_seconds": round(tally.waited_s, 1),
-            "throttled_seconds": round(tally.throttled_s, 1),
-            "retry_wait_seconds": round(tally.retry_wait_s, 1),
-            "outage_wait_seconds": round(tally.outage_wait_s, 1),
-        },
+        "requests": _requests(tally),
         "re_sent": {"events": tally.re_sent_events, "bytes": tally.re_sent_bytes},
         "alterations": dict(tally.alterations.most_common()),
         "identical_rows": {
             "estimate": books.sample.identical_rows(),
             "exact": books.sample.exact and books.sample_whole,
         },
-        "rate": {
-            "events_per_second": round(max(0, total.imported - facts.sent_before) / seconds, 1),
-            "seconds": round(facts.sending_s, 3),
-        },
+        "rate": _rate(books, facts),
         "stopped_by": [{"status": stop.status, "message": stop.message} for stop in facts.stops],
         "failure": facts.failure,
     }
+
+
+def _books(books: Books) -> dict[str, Any]:
+    return {
+        "read": books.total.read,
+        "expanded": books.total.expanded,
+        **{name: getattr(books.total, name) for name in OUTCOMES},
+        "balanced": books.balanced,
+        "unbalanced": books.unbalanced,
+    }
+
+
+def _files(manifest: Manifest, books: Books, facts: RunFacts) -> dict[str, Any]:
+    damaged = [
+        {"uri": n.uri, "problem": n.problem, "offset": n.offset, "detail": n.detail, "lines": n.lines}
+        for n in books.damaged
+    ]
+    return {
+        "total": manifest.files,
+        "done": books.files_done,
+        "read": books.files_read,
+        "damaged": damaged,
+        "new": facts.new_files,
+    }
+
+
+def _requests(tally: Tally) -> dict[str, Any]:
+    return {
+        "total": sum(tally.requests.values()),
+        "by_status": dict(tally.requests.most_common()),
+        "retries": tally.retries,
+        "splits": tally.splits,
+        "bytes_raw": tally.bytes_raw,
+        "bytes_sent": tally.bytes_sent,
+        "isolations": tally.isolations,
+        "waited_seconds": round(tally.waited_s, 1),
+        "throttled_seconds": round(tally.throttled_s, 1),
+        "retry_wait_seconds": round(tally.retry_wait_s, 1),
+        "outage_wait_seconds": round(tally.outage_wait_s, 1),
+    }
+
+
+def _rate(books: Books, facts: RunFacts) -> dict[str, float]:
+    """Returns the mean of this start: what earlier ones imported took other seconds."""
+    imported = max(0, books.total.imported - facts.sent_before)
+    seconds = max(facts.sending_s, 1e-3)
+    return {"events_per_second": round(imported / seconds, 1), "seconds": round(facts.sending_s, 3)}
 
 
 def of_endpoint(endpoint: Endpoint, books: Mapping[str, int]) -> dict[str, dict[str, int]]:
@@ -197,5 +209,6 @@ def _by_endpoint(kind: KindName | None, books: Books) -> dict[str, dict[str, int
     return found
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
+    """Returns a moment, in seconds since the epoch, as reports tell it: ISO 8601, in UTC."""
     return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).isoformat(timespec="milliseconds")

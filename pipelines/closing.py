@@ -27,6 +27,8 @@ from pipelines.state import StateFolder
 
 DETACHED: Final = "detached.json"
 REPORT: Final = "report.json"
+FILES: Final = "files.jsonl"
+SUCCESS: Final = "_SUCCESS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +89,12 @@ def write_last_report(
     Then a sorted copy of the input has served its time.
     """
     crash_point("before files")
-    folder.write_pieces("files.jsonl", files_table(manifest.segments, ledger))
+    folder.write_pieces(FILES, files_table(manifest.segments, ledger))
     crash_point("before last report")
     write_report(folder, report)
     if report["state"] == "done" and books.balanced and books.total.settled:
         crash_point("before success")
-        folder.write("_SUCCESS", b"")
+        folder.write(SUCCESS, b"")
         crash_point("after success")
         if is_ordered(manifest) and books.segments_done == len(manifest.segments):
             remove_ordered(folder)

@@ -12,15 +12,16 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from pipelines.attempt import FOLDER
 from pipelines.believing import Known, attempt_of
 from pipelines.ledger_lines import ProgressLine, seal, seed, unseal
 from pipelines.state import StateFolder
 from transforms.elements import EarlierSends
 from transforms.line_sets import united
 
-FOLDER = "ledger"
-SUFFIX = ".intent"
+SUFFIX: Final = ".intent"
 Bitmaps = dict[int, bytes]
 
 
@@ -59,7 +60,7 @@ class Intents:
             self.folder.keep_names(FOLDER)
 
 
-_lock = threading.Lock()
+_lock: Final = threading.Lock()
 
 
 def read_intents(folder: StateFolder, run: str, names: Iterable[str]) -> dict[str, Bitmaps]:

@@ -19,6 +19,7 @@ from mixpanel_http.crash_points import crash_point
 from pipelines import signals
 from pipelines.backfill import Watch, run_launch
 from pipelines.books import Books
+from pipelines.closing import REPORT, SUCCESS
 from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
 from pipelines.heartbeat import SUPERSEDED, Heartbeat, beating
@@ -160,15 +161,15 @@ class _Run:
             told |= {"state": "superseded", "exit_code": int(ExitCode.USAGE), "failure": SUPERSEDED}
             return self._report(told)
         report = self.write(told)
-        if all(one.folder.exists("_SUCCESS") for one in self._launch.launches):
+        if all(one.folder.exists(SUCCESS) for one in self._launch.launches):
             crash_point("before success of all")
-            self._launch.folder.write("_SUCCESS", b"")
+            self._launch.folder.write(SUCCESS, b"")
         return report
 
     def write(self, told: dict[str, Any]) -> dict[str, Any]:
         """Writes and returns a report of what has ended so far."""
         report = self._report(told)
-        self._launch.folder.write("report.json", orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+        self._launch.folder.write(REPORT, orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
         return report
 
     def _report(self, told: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pipelines.config import Config
 from pipelines.config_source import SourceConfig
 from pipelines.launch import Launch, new_run_id, prepare_launch
 from pipelines.ledger import DeadFile, read_ledger
+from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import read_manifest, read_origin
 from pipelines.plan import NothingMatched, literally
 from pipelines.resuming import REPLAYED, RunMismatch, check_not_replayed, check_run_id
@@ -39,7 +40,7 @@ def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Lau
         raise NothingMatched(f"run {origin} has neither dead letters nor undelivered records")
     run_id = config.run.id or new_run_id()
     folder = state.below(run_id)
-    if not folder.exists("manifest.jsonl"):
+    if not folder.exists(MANIFEST):
         copy_letters(source, folder)
     named = config.model_copy(update={"run": config.run.model_copy(update={"id": run_id})})
     launch = prepare_launch(reading_letters(named, folder), dry_run=dry_run, origin=origin)

@@ -22,7 +22,7 @@ _READERS: Final = 16
 _READ_AHEAD: Final = 128
 # s3fs asks for the size of a file first, and lists what is below a name where there is no file.
 _AT_ONCE: Final[Mapping[str, Mapping[str, int]]] = {"s3": {"max_concurrency": 1}}
-_lock = threading.Lock()
+_lock: Final = threading.Lock()
 
 
 class StateUnusable(CannotRecord):

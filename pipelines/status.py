@@ -11,14 +11,14 @@ from typing import Any, Final
 import orjson
 
 from pipelines.books import close_books
-from pipelines.closing import close_detached, report_untold
+from pipelines.closing import REPORT, close_detached, report_untold
 from pipelines.crew import read_crew, together
 from pipelines.heartbeat import NOW
 from pipelines.jobs_report import NOT_STARTED, added
 from pipelines.lease import holder, is_stale
 from pipelines.ledger import read_ledger
 from pipelines.manifest import NAME as MANIFEST
-from pipelines.manifest import ManifestUnusable, read_manifest
+from pipelines.manifest import read_manifest
 from pipelines.stages import has_stages, read_stages
 from pipelines.state import StateFolder
 
@@ -51,7 +51,7 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
     manifest = read_manifest(folder)
     ledger = read_ledger(folder, manifest.key)
     books = close_books(manifest.segments, ledger)
-    report = _json(folder, "report.json")
+    report = _json(folder, REPORT)
     state = _state(folder, report, now())
     beat = _beat(folder, now())
     running = state == "running"
@@ -129,7 +129,7 @@ def list_runs(state: StateFolder, now: Callable[[], float] = time.time) -> Itera
         folder = state.below(name)
         if not folder.exists(MANIFEST) and not has_stages(folder):
             continue
-        report = _json(folder, "report.json")
+        report = _json(folder, REPORT)
         state_of_run = _state(folder, report, now())
         # What a run reports at its start is not what it has done since.
         books = (report.get("books") or {}) if state_of_run in _ENDED else {}
@@ -145,7 +145,7 @@ def list_runs(state: StateFolder, now: Callable[[], float] = time.time) -> Itera
 def _status_of_jobs(folder: StateFolder, now: Callable[[], float]) -> dict[str, Any]:
     """Returns how a run of several jobs stands: all of it, and each of its jobs."""
     stages = read_stages(folder)
-    report = _json(folder, "report.json")
+    report = _json(folder, REPORT)
     state = _state(folder, report, now())
     jobs = [_status_of_job(folder.below(stage.name), now) for stage in stages.stages]
     total: dict[str, Any] = {}
@@ -172,7 +172,7 @@ def _status_of_jobs(folder: StateFolder, now: Callable[[], float]) -> dict[str, 
 def _status_of_job(folder: StateFolder, now: Callable[[], float]) -> dict[str, Any]:
     """Returns how a job of several stands; one that has not begun holds its lease, and has no report yet."""
     status = status_of(folder, now)
-    return status if folder.exists("report.json") else {**status, "state": NOT_STARTED, "doing": None}
+    return status if folder.exists(REPORT) else {**status, "state": NOT_STARTED, "doing": None}
 
 
 def _what(status: Mapping[str, Any]) -> str:
@@ -223,6 +223,3 @@ def _json(folder: StateFolder, name: str) -> dict[str, Any]:
     except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-__all__ = ["ManifestUnusable", "RunLine", "follow", "list_runs", "status_of", "status_text"]

@@ -110,9 +110,10 @@ class _Member:
         give_back()
         doing = activity.here.now()
         try:
-            values = beat_values(doing, self.beats)
             # Who is asked in has work: should it die before it beats again, it has died in the midst of it.
-            values["busy"] = values["busy"] or self.beats == 1
+            busy = doing.busy or self.beats == 1
+            judged = {"beats": self.beats, "busy": busy, "quiet_s": round(doing.quiet_s, 1)}
+            values = {**now_values(doing), **judged}
             self.folder.write(beat_name(self.launch, self.name), orjson.dumps(values))
             if not Lease(self.folder, self.launch, shared=True, afar=True).keep():
                 drain.request()
@@ -126,18 +127,15 @@ def beat_name(launch: str, worker: str) -> str:
     return f"{FOLDER}/{launch}.{worker}.json"
 
 
-def beat_values(doing: activity.Doing, beats: int) -> dict[str, Any]:
-    """Returns what a process is doing as JSON values."""
+def now_values(doing: activity.Doing) -> dict[str, Any]:
+    """Returns what a process is doing as JSON values; the launcher tells the same of itself."""
     return {
         "at": time.time(),
-        "beats": beats,
-        "busy": doing.busy,
         "doing": "draining" if drain.is_requested() else doing.what,
         "events_per_second": round(doing.events_per_second, 1),
         "requests": doing.requests,
         "refused_for_speed": doing.refused,
         "counts": doing.counts.to_json(),
-        "quiet_s": round(doing.quiet_s, 1),
     }
 
 

@@ -17,7 +17,7 @@ import orjson
 
 from mixpanel_http.crash_points import crash_point
 from pipelines.background import running_beside
-from pipelines.crew import read_crew, together
+from pipelines.crew import now_values, read_crew, together
 from pipelines.heap import keep_giving_back
 from pipelines.lease import Lease
 from pipelines.state import StateFolder, StateUnusable
@@ -123,18 +123,6 @@ def beating(heart: Heartbeat) -> Iterator[None]:
             yield
     finally:
         heart.beat()
-
-
-def now_values(doing: activity.Doing) -> dict[str, Any]:
-    """Returns what a process is doing as JSON values."""
-    return {
-        "at": time.time(),
-        "doing": "draining" if drain.is_requested() else doing.what,
-        "events_per_second": round(doing.events_per_second, 1),
-        "requests": doing.requests,
-        "refused_for_speed": doing.refused,
-        "counts": doing.counts.to_json(),
-    }
 
 
 def dump_stacks() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pipelines.config_reading import load_config
-from pipelines.heartbeat import Heartbeat, now_values
+from pipelines.crew import now_values
+from pipelines.heartbeat import Heartbeat
 from pipelines.launch import prepare_launch
 from pipelines.lease import Lease, RunBusy, _process, is_stale, take_lease
 from pipelines.progress import describe, progress_values

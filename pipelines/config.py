@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from typing import Final
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,11 +16,11 @@ from mixpanel_http.mixed_records import MixedRules
 from mixpanel_http.profile_rules import ProfileRules
 from pipelines.config_beam import BeamConfig
 from pipelines.config_destination import DestinationConfig
-from pipelines.config_fields import CREDENTIALS_IN_URL, Amount, Name, Section, without_plain_secrets
+from pipelines.config_fields import CREDENTIALS_IN_URL, Amount, Name, Section, StorageOptions
 from pipelines.config_limits import LimitsConfig
 from pipelines.config_maps import MapConfig
 from pipelines.config_records import RecordsConfig, check_records
-from pipelines.config_source import SourceConfig
+from pipelines.config_source import Order, SourceConfig
 from source_formats.opening import FormatChoice
 from source_formats.row_lines import Shape
 
@@ -34,7 +34,7 @@ class RunConfig(Section):
     state: str = Field(
         ".backfill", description="folder for ledger, dead letters, reports: a path, `s3://` or `gs://`"
     )
-    storage_options: dict[str, Any] = Field(
+    storage_options: StorageOptions = Field(
         default_factory=dict, description="handed to fsspec for the state folder; secrets by reference"
     )
     lease_seconds: float = Field(
@@ -76,11 +76,6 @@ class RunConfig(Section):
         if not value.partition("://")[2 if "://" in value else 0].strip("/ "):
             raise ValueError("names no folder")
         return value
-
-    @field_validator("storage_options")
-    @classmethod
-    def _by_reference(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return without_plain_secrets(value)
 
 
 class Config(Section):
@@ -163,7 +158,7 @@ class Config(Section):
         return [self.records.map] if self.records.map is not None else []
 
     @property
-    def order(self) -> Literal["newest_first", "oldest_first"]:
+    def order(self) -> Order:
         """Which partition is sent first."""
         return self.source.order or ("oldest_first" if KINDS[self.records.kind].in_order else "newest_first")
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator, model_validator
 
-from mixpanel_http.client import HOSTS, Destination, check_endpoint
+from mixpanel_http.client import HOSTS, Destination, Region, check_endpoint
+from mixpanel_http.event_rules import IdentityModel
 from mixpanel_http.secret_refs import SecretRef
 from pipelines.config_fields import Name, Reference, Section
 
@@ -40,12 +39,12 @@ class DestinationConfig(Section):
     """Where the records go."""
 
     emulator: bool = Field(False, description="start a local Mixpanel for this run and import into it")
-    region: Literal["us", "eu", "in"] = Field("us", description="where the project's data lives")
+    region: Region = Field("us", description="where the project's data lives")
     endpoint: str | None = Field(None, description="another host instead of the region's")
     allow_any_endpoint: bool = Field(
         False, description="allow a host that is neither Mixpanel's nor this machine"
     )
-    identity: Literal["simplified", "original"] = Field(
+    identity: IdentityModel = Field(
         "simplified", description="the project's identity model (project settings, identity merge)"
     )
     credentials: CredentialsConfig | None = Field(None, description="see below; not needed with `emulator`")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mixpanel_http.secret_refs import FORMS, is_reference
 
@@ -123,6 +123,9 @@ def secret_options(options: object, path: str = "") -> Iterator[str]:
             yield from secret_options(value, f"{path}.{index}")
     elif isinstance(options, str) and CREDENTIALS_IN_URL(options):
         yield path
+
+
+StorageOptions = Annotated[dict[str, Any], AfterValidator(without_plain_secrets)]
 
 
 def _is_plain_secret(key: str, value: object) -> bool:

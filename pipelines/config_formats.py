@@ -1,4 +1,4 @@
-"""The section `source.csv`, and how a run's files are read."""
+"""The section `source.csv`: how CSV and TSV are laid out, and what their fields mean."""
 
 from __future__ import annotations
 

@@ -6,17 +6,18 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mixpanel_http.insert_ids import InsertIdPolicy
+from mixpanel_http.insert_ids import InsertIdMode, InsertIdPolicy
 from mixpanel_http.kinds import KindName
 from mixpanel_http.profile_rules import ONLY_OF_USERS, Operation
 from pipelines.config_fields import Name, Section
 from pipelines.config_maps import MapConfig
+from transforms.duplicate_keys import DuplicateKeys
 
 
 class InsertIdConfig(Section):
     """How records without a valid `$insert_id` get one."""
 
-    mode: Literal["content", "line", "fields"] = Field("content", description="what the id is made from")
+    mode: InsertIdMode = Field("content", description="what the id is made from")
     fields: list[str] = Field(default_factory=list, description="property names, for `mode: fields`")
     identical_rows: Literal["merge", "keep"] = Field(
         "merge",
@@ -41,7 +42,7 @@ class RecordsConfig(Section):
         None, description="how records of another shape become Mixpanel's; see below"
     )
     insert_id: InsertIdConfig = Field(default_factory=InsertIdConfig, description="see below")
-    duplicate_keys: Literal["last", "refuse"] = Field(
+    duplicate_keys: DuplicateKeys = Field(
         "last",
         description="objects with the same key twice: `last`: rules, ids and maps take the last, and what "
         "needs no change is sent as it stands; `refuse`: a dead letter",

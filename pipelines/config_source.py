@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.config_fields import DatesConfig, Section, check_source_uri, without_plain_secrets
+from pipelines.config_fields import DatesConfig, Section, StorageOptions, check_source_uri
 from pipelines.config_formats import CsvConfig
+from transforms.part_lines import Verify
+
+Order = Literal["newest_first", "oldest_first"]
+"""Which partition is sent first."""
 
 
 class SourceConfig(Section):
@@ -17,7 +21,7 @@ class SourceConfig(Section):
         description="`s3://`, `gs://`, `file://` or a path, or a list; with `*`, `?`, `[…]`, `**`, `{date}`"
     )
     dates: DatesConfig | None = Field(None, description="only these partitions; needs `{date}` in the uri")
-    order: Literal["newest_first", "oldest_first"] | None = Field(
+    order: Order | None = Field(
         None,
         description="which partition is sent first; not given, `newest_first` for events, and for all else "
         "`oldest_first`, as it must be",
@@ -27,12 +31,12 @@ class SourceConfig(Section):
         description="what the files hold ([formats.md](formats.md)); `auto` tells each file's by its content",
     )
     csv: CsvConfig = Field(default_factory=CsvConfig, description="see below")
-    verify: Literal["stream", "full"] = Field(
+    verify: Verify = Field(
         "stream",
         description="`full`: read a compressed file through before sending any of it; nothing of a damaged "
         "one is sent",
     )
-    storage_options: dict[str, Any] = Field(
+    storage_options: StorageOptions = Field(
         default_factory=dict,
         description="handed to fsspec: `endpoint_url`, `anon`, `project`, …; secrets by reference",
     )
@@ -50,11 +54,6 @@ class SourceConfig(Section):
         if not value:
             raise ValueError("names no file")
         return value
-
-    @field_validator("storage_options")
-    @classmethod
-    def _by_reference(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return without_plain_secrets(value)
 
     @model_validator(mode="after")
     def _dates_need_a_place(self) -> SourceConfig:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from mixpanel_http.crash_points import VARIABLE
 from tests.report_schema import checked
 
 REPOSITORY = Path(__file__).parent.parent
+# For what takes seconds, on a machine that is many times as slow: only a test that fails waits so long. It is
+# less than pytest's own limit (pyproject.toml), which cannot tell what was waited for.
+PATIENCE_S = 300.0
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     """Returns as soon as something is so.
 
     Raises:
@@ -48,9 +52,18 @@ class BackfillProcess:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
-    def end(self, seconds: float = 120.0) -> tuple[int, dict[str, Any], str]:
-        """Waits for its end and returns exit code, report and what it said."""
-        out, err = self.process.communicate(timeout=seconds)
+    def end(self, seconds: float = PATIENCE_S) -> tuple[int, dict[str, Any], str]:
+        """Waits for its end and returns exit code, report and what it said.
+
+        Raises:
+            TimeoutError: if it does not end; says where each of its threads stood.
+        """
+        try:
+            out, err = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # which faulthandler answers
+            _, err = self.process.communicate(timeout=seconds)
+            raise TimeoutError(f"it did not end within {seconds} s; it said:\n{err[-9000:]}") from None
         return self.process.returncode, checked(json.loads(out)) if out else {}, err
 
 
@@ -68,6 +81,27 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, **(environment or {}), **({VARIABLE: crash_at} if crash_at else {})},
+        env={
+            **os.environ,
+            "PYTHONFAULTHANDLER": "1",
+            **(environment or {}),
+            **({VARIABLE: crash_at} if crash_at else {}),
+        },
     )
-    return BackfillProcess(process)
+    running = BackfillProcess(process)
+    _started.append(running)
+    return running
+
+
+_started: list[BackfillProcess] = []
+
+
+@contextmanager
+def none_left() -> Iterator[None]:
+    """Ends what the body has started and has not ended: where a test fails, a run may be stopped, or hang."""
+    yield
+    while _started:
+        running = _started.pop()
+        if running.process.poll() is None:
+            with suppress(ProcessLookupError):
+                running.kill_group()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.processes import REPOSITORY, wait_until
-from tests.servers import S3Server, free_ports
+from tests.servers import S3Server
 from tests.worker_boot import FOLDER
 
 SECRET = "TEST_S3_SECRET"
@@ -72,22 +72,18 @@ def cluster(folder: Path, environment: Mapping[str, str] | None = None) -> Itera
     boot = folder / "boot"
     boot.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{REPOSITORY}/tests/worker_boot.py" "$@"\n')
     boot.chmod(boot.stat().st_mode | stat.S_IXUSR)
-    port_file = folder / "port"
-    (pool_port,) = free_ports(1)
+    service, pool = folder / "service", folder / "pool"
     commands = (
-        ["-m", "tests.job_service", str(port_file)],
-        [
-            *("-m", "apache_beam.runners.worker.worker_pool_main"),
-            *("--service_port", str(pool_port), "--container_executable", str(boot)),
-        ],
+        ["-m", "tests.job_service", str(service)],
+        ["-m", "tests.worker_pool", str(pool), str(boot)],
     )
     processes = [
         start(command, folder / f"{number}.log", {**(environment or {}), FOLDER: str(left)})
         for number, command in enumerate(commands)
     ]
     try:
-        wait_until(port_file.exists)
-        yield Cluster(f"localhost:{port_file.read_text()}", f"localhost:{pool_port}", left)
+        wait_until(lambda: (service.exists() and pool.exists()) or any(each.poll() for each in processes))
+        yield Cluster(f"localhost:{service.read_text()}", f"localhost:{pool.read_text()}", left)
     finally:
         for process in processes:
             # The pool's workers are of its group; nothing that they hold is wanted.

@@ -34,12 +34,16 @@ def main(port_file: str) -> None:
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     service = local_job_service.LocalJobServicer(beam_job_type=_Job)
-    port = service.start_grpc_server(0)
+    tell(port_file, service.start_grpc_server(0))
+    told.wait()
+    service.stop()
+
+
+def tell(port_file: str, port: int) -> None:
+    """Says in a file on which port it is served; the file is whole as soon as it is there."""
     partly = Path(f"{port_file}.part")
     partly.write_text(str(port))
     partly.rename(port_file)
-    told.wait()
-    service.stop()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from apache_beam.portability.api import (
 from google.protobuf import json_format
 
 FOLDER = "WORKER_BOOT_FOLDER"
-TIMEOUT_S = 60
+TIMEOUT_S = 300  # only where the runner is gone
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ import urllib3
 # only an HTTP server. It reads this once, when it is imported.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-START_TIMEOUT = 30.0  # seconds; a server needs 2, a machine under load more
+START_TIMEOUT = 120.0  # seconds; a server needs 2, a machine under load more
 ATTEMPTS = 5  # another process may take a port between its choice and its use
 S3_REGION = "us-east-1"
 BUCKET = "events"
@@ -199,11 +199,12 @@ def s3_server(folder: Path, choose_ports: PortChoice = free_ports) -> Iterator[S
 def gcs_server(folder: Path, choose_ports: PortChoice = free_ports) -> Iterator[GcsServer]:
     """Run a Google Cloud Storage server that keeps its objects in memory and its log under `folder`."""
     # A proxy that the environment names does not lead to loopback: PoolManager reads no environment.
-    http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(5))
+    http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(60))
 
     def connect(process: subprocess.Popen[bytes], ports: Sequence[int]) -> GcsServer:
         server = GcsServer(f"http://127.0.0.1:{ports[0]}", BUCKET, process, http)
-        server._request("POST", "/storage/v1/b?project=test", json={"name": BUCKET})
+        # A stranger on our port may take what it is told, and say nothing.
+        server._request("POST", "/storage/v1/b?project=test", json={"name": BUCKET}, timeout=10.0)
         return server
 
     log = folder / "gcs.log"
@@ -227,7 +228,7 @@ def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
 
 def _s3_client(endpoint_url: str, access_key: str, secret_key: str) -> Any:
     config = botocore.config.Config(
-        connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1}, proxies={}
+        connect_timeout=60, read_timeout=60, retries={"total_max_attempts": 1}, proxies={}
     )
     return botocore.session.Session().create_client(
         "s3",

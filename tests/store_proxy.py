@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.processes import PATIENCE_S
+
 LISTING = r"list-type=2|/o\?"
 """The requests by which S3 and GCS are asked what there is."""
 NOT_PASSED_ON = ("transfer-encoding", "connection", "content-length")
@@ -168,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_body(body.encode(), Trouble(""))
 
     def _pass_on(self, trouble: Trouble) -> None:
-        connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        connection = http.client.HTTPConnection(self.upstream, timeout=PATIENCE_S)
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with contextlib.closing(connection):
             connection.request(self.command, self.path, content or None, dict(self.headers))

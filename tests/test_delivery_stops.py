@@ -18,6 +18,7 @@ from mixpanel_http.receipts import Receipt
 from mixpanel_http.refused_records import SentIds, no_ids
 from mixpanel_http.retrying import RetryPolicy, Surroundings
 from tests.played import OK, Play, Played, Reply, accounted, body
+from tests.processes import PATIENCE_S
 from tests.virtual_time import VirtualTime
 
 
@@ -149,9 +150,9 @@ def test_a_drain_brings_back_who_waits_and_sends_nothing_more() -> None:
     receipts: list[Receipt] = []
     waiting = threading.Thread(target=lambda: receipts.append(deliverer.deliver(body(10), 10)))
     waiting.start()
-    assert sent.wait(10)
+    assert sent.wait(PATIENCE_S)
     deliverer.drain()
-    waiting.join(10)
+    waiting.join(PATIENCE_S)
     after = deliverer.deliver(body(5), 5)
 
     assert not waiting.is_alive()

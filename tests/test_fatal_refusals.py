@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from mixpanel_http.answers import Answer
-from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.client import READ_TIMEOUT_S, Destination, ImportClient
 from mixpanel_http.endpoints import compress
 from mixpanel_http.failure_table import AnswerClass
 from mixpanel_http.secret_refs import SecretRef
 from tests.backfills import TOKEN, Backfills, event, events, ndjson
 from tests.loopback import LoopbackServer, http, loopback_server
-from tests.processes import start, wait_until
+from tests.processes import PATIENCE_S, start, wait_until
 from transforms import drain
 
 STOPS_WITHIN_S = 5.0
@@ -103,7 +103,11 @@ def service() -> Iterator[Service]:
 
 
 def run_refused(
-    backfills: Backfills, service: Service, server: LoopbackServer, changes: dict[str, Any]
+    backfills: Backfills,
+    service: Service,
+    server: LoopbackServer,
+    changes: dict[str, Any],
+    within_s: float = STOPS_WITHIN_S,
 ) -> Any:
     """Returns what a run left that was refused while requests hung; it has ended in time."""
     outcome = backfills.run(backfills.everything, {**changes, "destination.endpoint": server.url})
@@ -111,7 +115,7 @@ def run_refused(
 
     assert service.hanging == HANGING
     assert 1 <= service.refused <= SMALL["limits.in_flight"] - HANGING, "what was on its way by then"
-    assert ended_within <= STOPS_WITHIN_S
+    assert ended_within <= within_s
     assert outcome.code == 3, outcome.err
     assert outcome.books["balanced"]
     assert outcome.books["dead_lettered"] == 0
@@ -138,19 +142,24 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(
-    ("status", "takes"),
+    ("status", "takes", "within_s"),
     [
-        ("401", 9),
-        *(pytest.param(s, t, marks=pytest.mark.soak) for s in REFUSALS for t in (1, 9) if s != "402"),
+        ("401", 9, READ_TIMEOUT_S),  # it did not wait for the answers, however slow the machine is
+        *(
+            pytest.param(s, t, STOPS_WITHIN_S, marks=pytest.mark.soak)
+            for s in REFUSALS
+            for t in (1, 9)
+            if s != "402"
+        ),
     ],
 )
 def test_a_refusal_stops_a_run_although_other_requests_hang(
-    status: str, takes: int, backfills: Backfills, service: Service
+    status: str, takes: int, within_s: float, backfills: Backfills, service: Service
 ) -> None:
     service.takes, service.refusal = takes, REFUSALS[status]
     backfills.write("a.json", events(300))
     with loopback_server(service.answer) as server:
-        outcome = run_refused(backfills, service, server, SMALL)
+        outcome = run_refused(backfills, service, server, SMALL, within_s)
         assert outcome.books["imported"] == 10 * takes
         assert outcome.books["undelivered"] == 10 * HANGING
         assert outcome.report["stopped_by"][0]["status"] == int(status)
@@ -231,27 +240,23 @@ def test_what_hangs_when_a_drain_ends_is_in_the_books(backfills: Backfills, serv
         assert_a_resume_delivers_all(backfills, service, server, SMALL, 300)
 
 
-def test_a_host_that_is_not_known_stops_a_run_within_seconds(backfills: Backfills) -> None:
+def test_a_host_that_is_not_known_stops_a_run_at_the_third_try(backfills: Backfills) -> None:
     backfills.write("a.json", [event(0)])
-    began = time.monotonic()
     outcome = backfills.run(
         backfills.everything,
         {"destination.endpoint": "https://no-such-host.invalid", "destination.allow_any_endpoint": True},
     )
 
-    assert time.monotonic() - began < STOPS_WITHIN_S + 5  # of which Beam takes some
     assert outcome.code == 3
     assert outcome.books["dead_lettered"] == 0
     assert outcome.report["requests"]["by_status"] == {"no connection": 3}
 
 
-def test_an_endpoint_that_speaks_no_tls_stops_a_run_within_seconds(backfills: Backfills) -> None:
+def test_an_endpoint_that_speaks_no_tls_stops_a_run_at_the_third_try(backfills: Backfills) -> None:
     backfills.write("a.json", [event(0)])
-    began = time.monotonic()
     tls = backfills.emulator.url.replace("http:", "https:")
     outcome = backfills.run(backfills.everything, {"destination.endpoint": tls})
 
-    assert time.monotonic() - began < STOPS_WITHIN_S + 5  # of which Beam takes some
     assert outcome.code == 3
     assert (outcome.books["dead_lettered"], outcome.books["not_attempted"]) == (0, 1)
     assert outcome.report["requests"]["by_status"] == {"no connection": 3}
@@ -270,7 +275,7 @@ def test_a_client_that_is_cut_off_gives_up_and_connects_no_more(
         sending.start()
         wait_until(lambda: service.hanging == 1)
         client.cut_off()
-        sending.join(5)
+        sending.join(PATIENCE_S)
         late = client.send(body, 1)
 
     assert [(a.kind, a.label, a.sent) for a in answers] == [(AnswerClass.AMBIGUOUS, "given up", True)]

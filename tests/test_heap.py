@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.heap import _malloc_trim
+from tests.processes import PATIENCE_S
 
 MEASURE = """
 import ctypes, threading
@@ -62,7 +63,7 @@ def mib(script: str) -> float:
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     return float(done.stdout)

@@ -33,6 +33,7 @@ from mixpanel_http.insert_ids import (
 from tests.events import GONE, NOW, event, line
 from tests.files import COMPRESS, ROOMY, parts_of, read_blocks
 from tests.golden_ids import COUNT, FIELDS, FILE, ids_of, make_record, read_golden
+from tests.processes import PATIENCE_S
 from transforms.dead_letters import sent_insert_id
 from transforms.prepare_records import prepare_block
 from transforms.segment_reader import BlockLimits
@@ -243,7 +244,7 @@ def test_ids_do_not_know_the_seed_of_pythons_hashes(seed: str) -> None:
         env={**os.environ, "PYTHONHASHSEED": seed},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
 

@@ -90,7 +90,8 @@ def test_a_crash_anywhere_loses_nothing(backfills: Backfills, point: str) -> Non
 
 
 def test_a_signal_ends_the_run_and_a_resume_goes_on(backfills: Backfills) -> None:
-    path = two_jobs(backfills, {"limits.records_per_request": 10, "limits.events_per_second": 20})
+    # The first job has requests left for a quarter of a minute, whatever is done meanwhile.
+    path = two_jobs(backfills, {"limits.records_per_request": 10, "limits.events_per_second": 2})
     running = start(path)
     wait_until(lambda: int(backfills.emulator.stats()["requests"]) >= 1)
     assert show_status("it", state=str(backfills.state), as_json=True) == 0

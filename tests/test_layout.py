@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ("mixpanel_http", "source_formats", "record_maps")
 WORKER_PACKAGES = (*RULES, "transforms", "pipelines")
@@ -73,7 +75,12 @@ def _modules_loaded_by(*modules: str) -> set[str]:
     """Top-level names of everything that a new interpreter has loaded after importing some modules."""
     script = f"import sys, {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
@@ -149,7 +156,7 @@ def test_the_sdist_holds_what_a_worker_needs_and_no_more(tmp_path: Path) -> None
         [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(project)],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:

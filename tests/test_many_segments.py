@@ -83,7 +83,7 @@ def reads(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def seconds_of_resume(config: Path, segments: int) -> float:
     started = time.monotonic()
-    code, report, err = start(config, "--resume", "it").end(300)
+    code, report, err = start(config, "--resume", "it").end()
     seconds = time.monotonic() - started
     assert code == 0, err
     assert (report["state"], report["books"]["imported"]) == ("done", 10 * segments)

@@ -101,13 +101,13 @@ def kill_one_and_resume(backfills: Backfills, s3: S3Server, workers: Cluster, on
     config = backfills.config(uri, {**on_s3, **beam, **slow})
     before = set(workers.workers())
     running = start(config)
-    wait_until(lambda: backfills.emulator.stats()["requests"] > 10 or running.process.poll() is not None, 120)
+    wait_until(lambda: backfills.emulator.stats()["requests"] > 10 or running.process.poll() is not None)
     assert running.process.poll() is None, running.end()
     booted = sorted(set(workers.workers()) - before)
     assert len(booted) == 2
     os.kill(booted[0], signal.SIGKILL)
     killed = time.monotonic()
-    code, report, err = running.end(240)
+    code, report, err = running.end()
     assert time.monotonic() - killed < 60
     if code != 0:
         assert report["books"]["balanced"]
@@ -147,9 +147,9 @@ def test_a_signal_drains_all_workers_and_the_resume_sends_nothing_twice(
     slow = {"limits.events_per_second": 1000, "limits.records_per_request": 100, "run.id": "it"}
     config = backfills.config(uri, {**on_s3, **beam, **slow})
     running = start(config)
-    wait_until(lambda: backfills.emulator.stats()["requests"] > 10, 120)
+    wait_until(lambda: backfills.emulator.stats()["requests"] > 10)
     running.signal(signal.SIGTERM)
-    code, report, err = running.end(240)
+    code, report, err = running.end()
     assert code == 143, err
     assert report["books"]["balanced"]
     assert 0 < report["books"]["imported"] < EVENTS
@@ -168,7 +168,7 @@ def test_a_refusal_that_one_worker_meets_ends_the_others(
     beam = {"beam.runner": "PortableRunner", "beam.options": workers.options()}
     slow = {"limits.events_per_second": 500, "limits.records_per_request": 100, "run.id": "it"}
     backfills.emulator.faults([{"name": "no", "when": {"nth": [9]}, "do": {"status": 401}}])
-    code, report, err = start(backfills.config(uri, {**on_s3, **beam, **slow})).end(240)
+    code, report, err = start(backfills.config(uri, {**on_s3, **beam, **slow})).end()
     assert code == 3, err
     assert report["state"] == "stopped"
     assert report["books"]["balanced"]

@@ -22,7 +22,7 @@ from tests.report_schema import checked
 from transforms import drain as switch
 
 EVENTS = 12_000
-SLOW = {"limits.events_per_second": 6000, "limits.records_per_request": 200, "run.id": "it"}
+SLOW = {"limits.events_per_second": 3000, "limits.records_per_request": 200, "run.id": "it"}
 
 
 def requests(backfills: Backfills) -> int:
@@ -68,8 +68,12 @@ def test_a_run_that_is_to_outlive_its_terminal_does() -> None:
         switch.reset()
 
 
-def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:
-    """Drains a run after some requests, resumes it, and checks that nothing was sent twice."""
+def drain(backfills: Backfills, number: signal.Signals, after: int) -> float:
+    """Drains a run after some requests, resumes it, and checks that nothing was sent twice.
+
+    Returns:
+        How many seconds the drain took.
+    """
     backfills.emulator.reset()
     config = backfills.config(backfills.everything, SLOW)
     running = start(config)
@@ -77,7 +81,7 @@ def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:
     running.signal(number)
     asked = time.monotonic()
     code, report, err = running.end()
-    assert time.monotonic() - asked < 30
+    took = time.monotonic() - asked
     assert code == exit_code_of(number), err
     assert report["state"] == "interrupted"
     assert report["exit_code"] == code
@@ -90,6 +94,7 @@ def drain(backfills: Backfills, number: signal.Signals, after: int) -> None:
     assert report["books"]["imported"] == EVENTS
     assert backfills.emulator.stats()["received"] == EVENTS
     assert backfills.emulator.stats()["duplicates"] == 0
+    return took
 
 
 @pytest.mark.parametrize(
@@ -114,17 +119,17 @@ def test_twenty_of_twenty_drains_send_nothing_twice(backfills: Backfills) -> Non
         backfills.write(f"{part}.json.gz", events(EVENTS // 2, first=part * EVENTS))
     chance = random.Random(9)
     for number in [signal.SIGTERM, signal.SIGINT] * 10:
-        drain(backfills, number, after=chance.randint(1, 45))
+        assert drain(backfills, number, after=chance.randint(1, 45)) < 30
         for file in sorted(Path(backfills.state, "it").rglob("*"), reverse=True):
             file.unlink() if file.is_file() else file.rmdir()
 
 
-STALL = [{"name": "stall", "when": {"nth": list(range(4, 60))}, "do": {"delay_ms": 60_000}}]
+STALL = [{"name": "stall", "when": {"nth": list(range(4, 60))}, "do": {"delay_ms": 600_000}}]
 
 
 @pytest.fixture
 def stalling(backfills: Backfills) -> Iterator[Backfills]:
-    """Backfills into an emulator of their own, that answers three requests, and then none for a minute."""
+    """Backfills into an emulator of their own, that answers three requests, and then none for ten minutes."""
     with start_emulator() as emulator:
         emulator.faults(STALL)
         backfills.emulator = emulator
@@ -156,7 +161,7 @@ def test_a_second_signal_ends_the_process_at_once_and_the_run_is_resumed(stallin
     if running.process.poll() is None:
         running.signal(signal.SIGINT)  # two signals of one kind may arrive as one
     code, _, err = running.end()
-    assert time.monotonic() - asked < 2, err
+    assert time.monotonic() - asked < switch.DRAIN_SECONDS, "it waited for answers: " + err
     assert code in (130, 143)
     assert_a_resume_sends_the_rest(stalling, config)
 
@@ -180,7 +185,7 @@ def test_a_service_that_hangs_does_not_keep_a_drain_from_ending(stalling: Backfi
 def test_a_run_in_which_nothing_moves_any_more_ends_itself_and_is_resumed(stalling: Backfills) -> None:
     stalling.write("a.json", events(4000))
     config = stalling.config(stalling.everything, SLOW)
-    code, _, err = start(config, "--set", "run.stuck_after_seconds=3").end(60)
+    code, _, err = start(config, "--set", "run.stuck_after_seconds=5").end()
     assert code == 1
     assert stalling.emulator.stats()["peak_concurrency"] >= 4, "nothing hung"
     assert "most recent call first" in err, "where each thread stood"

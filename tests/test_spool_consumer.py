@@ -20,6 +20,7 @@ import pytest
 from mixpanel_spool.__main__ import main
 from mixpanel_spool.consumer import SpoolConsumer, SpoolError
 from mixpanel_spool.writer import SpoolLimits
+from tests.processes import PATIENCE_S, wait_until
 from tests.servers import GcsServer, S3Server
 from tests.spools import lines_in, numbers, spooled
 from tests.test_spool_files import disk_of
@@ -42,16 +43,10 @@ def python(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert not err
     return out
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Returns whether a condition comes to hold within a minute."""
-    pause = threading.Event()
-    return any(condition() or pause.wait(0.02) for _ in range(3000))
 
 
 def test_every_call_of_the_sdk_is_a_line_in_its_order(tmp_path: Path) -> None:
@@ -97,7 +92,7 @@ def test_messages_are_on_disk_soon_without_anybody_asking(tmp_path: Path) -> Non
     spool = SpoolConsumer(tmp_path, limits=SpoolLimits(flush_seconds=0.01))
     spool.send("people", message(1))
 
-    assert eventually(lambda: any(path.stat().st_size for path in tmp_path.rglob("*.open")))
+    wait_until(lambda: any(path.stat().st_size for path in tmp_path.rglob("*.open")))
     spool.close()
 
 
@@ -203,13 +198,13 @@ signal.pause()
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     (left,) = tmp_path.rglob("*.open")
     assert numbers(lines_in(left.read_bytes())) == list(range(1000))  # readable before anybody mends it
 
     with SpoolConsumer(tmp_path) as spool:
         spool.send("people", message(2000))
-        assert eventually(lambda: not left.exists())
+        wait_until(lambda: not left.exists())
 
     assert numbers(spooled(tmp_path)) == [*range(1000), 2000]
 
@@ -232,7 +227,7 @@ while True:
         process = python(script, folder)
         threading.Event().wait(0.15 + chance.random() * 0.4)
         process.kill()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert not err
         flushed = int(out.rpartition("\n")[0].rpartition("\n")[2] or 0)
         assert main([str(folder)]) == 0 if folder.exists() else flushed == 0
@@ -250,12 +245,12 @@ spool.send("people", message(0))
 spool.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    python(script, tmp_path).communicate(timeout=60)
+    python(script, tmp_path).communicate(timeout=PATIENCE_S)
     in_use = SpoolConsumer(tmp_path, limits=SpoolLimits(flush_bytes=1, flush_seconds=3600))
     in_use.send("people", message(1))
-    assert eventually(lambda: numbers(spooled(tmp_path)) == [0])  # by the process that is there
+    wait_until(lambda: numbers(spooled(tmp_path)) == [0])  # by the process that is there
 
-    python(script, tmp_path).communicate(timeout=60)
+    python(script, tmp_path).communicate(timeout=PATIENCE_S)
     assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == "1 files finished\n"
     assert numbers(spooled(tmp_path)) == [0, 0]
@@ -276,7 +271,7 @@ atexit.register(lambda: spool.send("people", message(2)))
 
     with SpoolConsumer(tmp_path) as spool:  # what came after the spool's own end waits in a file of its own
         spool.send("people", message(3))
-        assert eventually(lambda: len(list(tmp_path.rglob("*.open"))) < 2)
+        wait_until(lambda: len(list(tmp_path.rglob("*.open"))) < 2)
     assert sorted(numbers(spooled(tmp_path))) == [0, 1, 2, 3]
 
 
@@ -333,11 +328,11 @@ sys.stdout.close(); sys.stderr.close(); os.close(1); os.close(2)
 signal.pause()
 """
     process = python(script, tmp_path)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     try:
         with SpoolConsumer(tmp_path) as spool:
             spool.send("people", message(1))
-            assert eventually(lambda: numbers(spooled(tmp_path)) == [0])
+            wait_until(lambda: numbers(spooled(tmp_path)) == [0])
     finally:
         os.kill(int(out), signal.SIGKILL)
 
@@ -432,7 +427,7 @@ spool.send("people", message(1))
 """
     options = json.dumps(s3.storage_options)
     process = python(script, s3.url("spool-exit"), tmp_path, options)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
 
     there = [number for key in s3.list("spool-exit/") for number in numbers(lines_in(s3.get(key)))]

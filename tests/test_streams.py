@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.backfills import TOKEN, Backfills, events
-from tests.processes import REPOSITORY
+from tests.processes import PATIENCE_S, REPOSITORY
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -21,7 +21,7 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes
         cwd=REPOSITORY,
         env={**os.environ, TOKEN: "token", "RUN": f"{sys.executable} run_backfill.py", **environment},
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 

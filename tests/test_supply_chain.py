@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mixpanel_http import event_scan
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = {"run": (), "gcp": ("gcp",), "test": ("test",)}
@@ -193,7 +194,7 @@ def test_a_run_into_the_emulator_fetches_nothing(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -166,7 +166,7 @@ def test_a_bad_connection_loses_nothing_and_holds_nobody_up(
     assert receipt.imported + receipt.ambiguous == len(load.lines)
     assert not (receipt.ambiguous and load.repeatable)
     assert_held(load, receipt, emulator)
-    assert max(client.took) <= READ_TIMEOUT_S + 1
+    assert max(client.took) < 60  # it waited for no answer that never comes; else a minute and a half
     assert threading.active_count() <= threads
     assert sockets_open() <= sockets
 

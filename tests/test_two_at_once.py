@@ -12,13 +12,13 @@ from mixpanel_emulator.oracle import compare
 from pipelines.lease import holder, is_stale
 from pipelines.state import StateFolder
 from tests.backfills import Backfills, events, ndjson, read_letters
-from tests.processes import start, wait_until
+from tests.processes import PATIENCE_S, start, wait_until
 
 FILES, GOOD = 6, 1000  # and as many bad lines as files
 SLOW = {
     "run.id": "it",
     "run.allow_dead_letters": FILES,
-    "limits.events_per_second": 2500,
+    "limits.events_per_second": 1000,
     "limits.records_per_request": 100,
     "limits.in_flight": 4,
 }
@@ -57,15 +57,15 @@ def suspend_and_take_up(backfills: Backfills, wakes_late: bool, seconds: float) 
     wait_until(lambda: len(folder.names("ledger")) > 0 and backfills.emulator.stats()["requests"] >= 8)
     zombie.signal(signal.SIGSTOP)
     try:
-        wait_until(lambda: is_stale(holder(folder) or {}, time.time()), 3 * seconds + 30)
-        other = start(config, "--resume", "it")
+        wait_until(lambda: is_stale(holder(folder) or {}, time.time()), 3 * seconds + PATIENCE_S)
+        other = start(config, "--resume", "it", "--set", "limits.events_per_second=2500")
         before = backfills.emulator.stats()["requests"]
         wait_until(lambda: backfills.emulator.stats()["requests"] >= before + 5)
         code, report, err = other.end() if wakes_late else (0, {}, "")
     finally:
         zombie.signal(signal.SIGCONT)
     left = last_words(backfills.state / "it") if wakes_late else {}
-    zombie_code, zombie_report, zombie_err = zombie.end(30)
+    zombie_code, zombie_report, zombie_err = zombie.end()
     assert zombie_code == 2, zombie_err
     assert "another process has taken this run up" in zombie_err
     assert zombie_report["state"] == "superseded"

@@ -23,6 +23,7 @@ from tests.fault_scripts import fault
 from tests.ledgers import RUN as RUN_ID
 from tests.ledgers import Service, Work, pack, write
 from tests.loopback import http, loopback_server
+from tests.processes import PATIENCE_S
 from tests.report_schema import checked
 from tests.servers import S3Server
 from transforms.tally import Counts, PartCounts, Tally
@@ -68,7 +69,7 @@ def faulty(fault: str, place: str, config: Path) -> subprocess.CompletedProcess[
         env={**os.environ, TOKEN: "token"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -239,7 +240,7 @@ def test_a_full_disk_ends_the_run_and_names_the_file(backfills: Backfills) -> No
         env={**os.environ, TOKEN: "token"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from tests.processes import PATIENCE_S
+
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -18,7 +20,7 @@ FORM = "application/x-www-form-urlencoded"
 def connect(url: str) -> socket.socket:
     """Returns a bare connection to the emulator."""
     address = urlsplit(url)
-    return socket.create_connection((address.hostname or "", address.port or 0), timeout=60)
+    return socket.create_connection((address.hostname or "", address.port or 0), timeout=PATIENCE_S)
 
 
 class Reply(NamedTuple):
@@ -43,7 +45,7 @@ def call(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     *,
-    timeout: float = 60,
+    timeout: float = PATIENCE_S,
 ) -> Reply:
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout)

@@ -79,8 +79,9 @@ def test_retry_after_comes_in_both_forms(emulator: EmulatorProcess) -> None:
     emulator.faults([fault({"status": 429, "retry_after": 7})])
     assert send(emulator.url, [event()]).headers["retry-after"] == "7"
     emulator.faults([fault({"status": 429, "retry_after": "http-date", "retry_after_s": 30})])
+    asked = time.time()
     told = parsedate_to_datetime(send(emulator.url, [event()]).headers["retry-after"]).timestamp()
-    assert 25 < told - time.time() <= 31
+    assert int(asked) + 30 <= told <= time.time() + 30
 
 
 @pytest.mark.parametrize(("moment", "stored"), [("before", 0), ("after", 1)])
@@ -126,9 +127,8 @@ def test_one_slow_request_does_not_hold_up_another(emulator: EmulatorProcess) ->
     thread.start()
     while not emulator.stats()["peak_concurrency"]:
         pass
-    started = time.monotonic()
     assert send(emulator.url, [event(2)]).status == 200
-    assert time.monotonic() - started < 2
+    assert not slow
     thread.join()
     assert slow[0].status == 200
     assert emulator.stats()["peak_concurrency"] == 2

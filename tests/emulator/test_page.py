@@ -10,6 +10,7 @@ import pytest
 
 from mixpanel_emulator.process import EmulatorProcess, start_emulator
 from tests.emulator.talk import JSON, call, event, send
+from tests.processes import PATIENCE_S
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -37,7 +38,7 @@ def fill(emulator: EmulatorProcess) -> None:
 def seen_in_browser(url: str, profile: Path) -> str:
     """Returns the page's document once its script has run."""
     command = [CHROMIUM or "", *FLAGS, f"--user-data-dir={profile}", "--dump-dom", url]
-    return subprocess.run(command, capture_output=True, timeout=90, check=True).stdout.decode()
+    return subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=True).stdout.decode()
 
 
 def assert_shows_everything(page: str) -> None:

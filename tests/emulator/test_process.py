@@ -16,6 +16,7 @@ import pytest
 
 from mixpanel_emulator.process import EmulatorError, start_emulator
 from tests.emulator.talk import connect, event, send
+from tests.processes import PATIENCE_S
 
 COMMAND = [sys.executable, "-m", "mixpanel_emulator"]
 ROOT = Path(__file__).parent.parent.parent
@@ -29,7 +30,7 @@ sys.stdin.read()
 
 
 def refuses_connections(url: str) -> bool:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
             connect(url).close()
@@ -56,7 +57,7 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert process.stderr.read() == b""
 
 
@@ -74,7 +75,9 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_with_exit_code_2(options: list[str], message: str) -> None:
-    ended = subprocess.run([*COMMAND, *options], capture_output=True, cwd=ROOT, timeout=30, check=False)
+    ended = subprocess.run(
+        [*COMMAND, *options], capture_output=True, cwd=ROOT, timeout=PATIENCE_S, check=False
+    )
     assert ended.returncode == 2
     assert message in ended.stderr.decode()
 
@@ -180,7 +183,7 @@ def test_nothing_acknowledged_is_lost_when_it_is_killed(tmp_path: Path) -> None:
         threads = [threading.Thread(target=flood, args=((round_ * 4 + k) * 10**6,)) for k in range(4)]
         for thread in threads:
             thread.start()
-        assert busy.wait(30)
+        assert busy.wait(PATIENCE_S)
         running.kill()
         for thread in threads:
             thread.join()

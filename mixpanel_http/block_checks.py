@@ -18,18 +18,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mixpanel_http import limits
-from mixpanel_http.event_rules import check_container, is_time_in_range, is_valid_insert_id
+from mixpanel_http.event_rules import SURELY_FEW, check_container, is_time_in_range, is_valid_insert_id
 from mixpanel_http.verdicts import RecordRefused
 
 MaybeText: TypeAlias = str | msgspec.UnsetType
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
 # 250 keys of `"":0,` are 1,250 bytes, 250 elements of `0,` are 500, and the rest of an event takes some too:
-# a shorter line cannot break those limits. 250 and not 255, because stamping adds up to two properties.
-_FEW: Final = limits.PROPERTIES_LIMIT - 5
+# a shorter line cannot break those limits.
 _REST: Final = len('{"event":"e","properties":{"time":1e9,"distinct_id":"",')
-_SHORT_FOR_KEYS: Final = 5 * _FEW
-_SHORT_FOR_ARRAYS: Final = 2 * _FEW + _REST
+_SHORT_FOR_KEYS: Final = 5 * SURELY_FEW
+_SHORT_FOR_ARRAYS: Final = 2 * SURELY_FEW + _REST
 # The record and its properties are two containers; each further one is at most one level.
 _FEW_CONTAINERS: Final = 2 + limits.MAX_NESTING
 # All disallowed ids but one are this short; the long one has no letters: only short ids need lower-casing.
@@ -218,7 +217,7 @@ def _is_crowded(line: bytes, brackets: int) -> bool:
     """Returns whether an event with so many opening brackets breaks a limit, or may be too long."""
     if len(line) >= limits.MAX_RECORD_BYTES // 2:
         return True
-    if len(line) >= _SHORT_FOR_ARRAYS and line.count(b",") >= _FEW:
+    if len(line) >= _SHORT_FOR_ARRAYS and line.count(b",") >= SURELY_FEW:
         return _breaks_limits(line)
     # Of objects that follow each other one stands for all: none of them nests the others.
     crowd = brackets > _FEW_CONTAINERS and brackets - line.count(b"},{") > _FEW_CONTAINERS
@@ -234,4 +233,4 @@ def _breaks_limits(line: bytes) -> bool:
                 check_container(name, value)
     except (msgspec.ValidationError, RecordRefused, RecursionError):
         return True
-    return len(properties) >= _FEW
+    return len(properties) >= SURELY_FEW

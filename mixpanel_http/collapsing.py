@@ -15,13 +15,13 @@ import msgspec
 
 from mixpanel_http import limits
 from mixpanel_http.profile_rules import OPERATIONS
+from mixpanel_http.record_syntax import raw_object
 
 COLLAPSED: Final = "collapsed_updates"
 _LARGEST: Final = 1 << 53  # of whole numbers that everybody adds exactly
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
-_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 Raws = dict[str, msgspec.Raw]
 
@@ -81,7 +81,7 @@ def _both(first: bytes, then: bytes) -> bytes | None:
 
 
 def _taken_apart(line: bytes) -> _Update | None:
-    record = _raw_object(line)
+    record = raw_object(line)
     found = [name for name in record if name in OPERATIONS]
     if len(found) != 1:
         return None
@@ -102,7 +102,7 @@ Merge = Callable[[msgspec.Raw, msgspec.Raw], Merged]
 def _objects(*values: msgspec.Raw) -> Iterator[Raws]:
     """Yields the properties of values; of names that Mixpanel cuts and could take for one, none."""
     for value in values:
-        properties = _raw_object(value)
+        properties = raw_object(value)
         if any(len(name) > limits.MAX_STRING for name in properties):
             raise _Unclear
         yield properties

@@ -19,6 +19,7 @@ from mixpanel_http.event_columns import Columns, columns_of
 from mixpanel_http.event_rules import DEFAULTED_IP, STAMPED_ID, EventRules, Place, check_event
 from mixpanel_http.insert_ids import FieldsMissing, located
 from mixpanel_http.prepared import PreparedRecords
+from mixpanel_http.record_syntax import BLANK
 from mixpanel_http.verdicts import RecordRefused, Rejection
 
 _NO_IP: Final = b'"ip":0'
@@ -138,7 +139,7 @@ class _Assembly:
     def _judge(self, line: bytes) -> None:
         index = self._lines
         self._lines += 1
-        if not line.strip(b" \t\r"):
+        if not line.strip(BLANK):
             self._blank += 1
             return
         try:

@@ -31,6 +31,12 @@ REPLACED_ID: Final = "replaced_insert_ids"
 STRINGIFIED_ID: Final = "stringified_ids"
 DEFAULTED_IP: Final = "defaulted_ip"
 
+NO_IDENTITY_EVENTS: Final = (
+    "identity events are not allowed when project is using simplified identity management"
+)
+# So many keys or elements the fast paths clear: stamping adds up to two, and must not reach the limit.
+SURELY_FEW: Final = limits.PROPERTIES_LIMIT - 5
+
 
 @dataclass(frozen=True, slots=True)
 class EventRules:
@@ -104,7 +110,8 @@ def check_event(line: bytes, rules: EventRules, now_s: float, place: Place = (""
     _check_time(properties, now_s)
     edits: dict[str, msgspec.Raw] = {}
     alterations: list[str] = []
-    _check_identity(event, properties, rules.identity, edits)
+    _check_identity_event(event, properties, rules.identity)
+    _check_distinct_id(event, properties, rules.identity, edits)
     _check_values(properties)
     _check_given_insert_id(properties, edits)
     if edits:
@@ -155,15 +162,11 @@ def _others(properties: dict[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -
 def _properties(record: Mapping[str, msgspec.Raw], line: bytes) -> dict[str, msgspec.Raw]:
     raw = record.get("properties")
     if raw is None:
-        raise RecordRefused(
-            Reason.MISSING_PROPERTIES, "properties", "'properties' is invalid: must not be missing"
-        )
+        raise RecordRefused.of_field(Reason.MISSING_PROPERTIES, "properties", "must not be missing")
     try:
         return raw_object(raw)
     except msgspec.ValidationError:
-        raise RecordRefused(
-            Reason.MISSING_PROPERTIES, "properties", "'properties' is invalid: must be an object"
-        ) from None
+        raise RecordRefused.of_field(Reason.MISSING_PROPERTIES, "properties", "must be an object") from None
 
 
 def _check_event_name(record: Mapping[str, msgspec.Raw]) -> str:
@@ -178,59 +181,49 @@ def _check_event_name(record: Mapping[str, msgspec.Raw]) -> str:
 def _check_time(properties: Mapping[str, msgspec.Raw], now_s: float) -> None:
     time = decode_value(properties["time"]) if "time" in properties else None
     if time is None:
-        raise RecordRefused(
-            Reason.MISSING_TIME, "properties.time", "'properties.time' is invalid: must not be missing"
-        )
+        raise RecordRefused.of_field(Reason.MISSING_TIME, "properties.time", "must not be missing")
     if isinstance(time, bool) or not isinstance(time, (int, float)):
-        raise RecordRefused(
+        raise RecordRefused.of_field(
             Reason.BAD_TIME,
             "properties.time",
-            f"'properties.time' is invalid: must be specified as seconds since epoch, not as {kind_of(time)}",
+            f"must be specified as seconds since epoch, not as {kind_of(time)}",
         )
     if is_time_in_range(time, now_s):
         return
     if time < limits.MIN_TIME_S:
-        raise RecordRefused(
-            Reason.BAD_TIME, "properties.time", "'properties.time' is invalid: must not be before 1971-01-01"
-        )
-    raise RecordRefused(
+        raise RecordRefused.of_field(Reason.BAD_TIME, "properties.time", "must not be before 1971-01-01")
+    raise RecordRefused.of_field(
         Reason.FUTURE_TIME,
         "properties.time",
-        "'properties.time' is invalid: must not be more than an hour ahead, "
-        "in seconds or milliseconds since epoch",
+        "must not be more than an hour ahead, in seconds or milliseconds since epoch",
     )
 
 
-def _check_identity(
+def _check_identity_event(event: str, properties: Mapping[str, msgspec.Raw], model: IdentityModel) -> None:
+    if event not in limits.IDENTITY_EVENTS:
+        return
+    if model == "simplified":
+        raise RecordRefused(Reason.IDENTITY_EVENT, "event", NO_IDENTITY_EVENTS)
+    if event == "$merge":
+        _check_merge(properties)
+
+
+def _check_distinct_id(
     event: str, properties: Mapping[str, msgspec.Raw], model: IdentityModel, edits: dict[str, msgspec.Raw]
 ) -> None:
-    if event in limits.IDENTITY_EVENTS:
-        if model == "simplified":
-            raise RecordRefused(
-                Reason.IDENTITY_EVENT,
-                "event",
-                "identity events are not allowed when project is using simplified identity management",
-            )
-        if event == "$merge":
-            _check_merge(properties)
+    """Adds the edit that turns a number given as `distinct_id` into a string."""
     distinct_id = decode_value(properties["distinct_id"]) if "distinct_id" in properties else None
     if distinct_id is None:
         _check_missing_distinct_id(event, properties, model)
         return
-    text = _as_text(distinct_id, bytes(properties["distinct_id"]))
+    text = distinct_id if isinstance(distinct_id, str) else bytes(properties["distinct_id"]).decode()
     if text.lower() in limits.DISALLOWED_IDS:
-        raise RecordRefused(
-            Reason.DISALLOWED_ID,
-            "properties.distinct_id",
-            "'properties.distinct_id' is invalid: is a disallowed value",
-        )
+        raise RecordRefused.of_field(Reason.DISALLOWED_ID, "properties.distinct_id", "is a disallowed value")
     if isinstance(distinct_id, str):
         return
     if isinstance(distinct_id, (dict, list)):
-        raise RecordRefused(
-            Reason.BAD_DISTINCT_ID,
-            "properties.distinct_id",
-            f"'properties.distinct_id' is invalid: must be a string, not {kind_of(distinct_id)}",
+        raise RecordRefused.of_field(
+            Reason.BAD_DISTINCT_ID, "properties.distinct_id", f"must be a string, not {kind_of(distinct_id)}"
         )
     edits["distinct_id"] = msgspec.Raw(_encode(text))
 
@@ -238,10 +231,8 @@ def _check_identity(
 def _check_merge(properties: Mapping[str, msgspec.Raw]) -> None:
     ids = decode_value(properties["$distinct_ids"]) if "$distinct_ids" in properties else None
     if not isinstance(ids, list) or len(ids) != 2 or not all(isinstance(i, str) for i in ids):
-        raise RecordRefused(
-            Reason.BAD_IDENTITY_EVENT,
-            "properties.$distinct_ids",
-            "'properties.$distinct_ids' is invalid: must be exactly two strings",
+        raise RecordRefused.of_field(
+            Reason.BAD_IDENTITY_EVENT, "properties.$distinct_ids", "must be exactly two strings"
         )
 
 
@@ -252,20 +243,12 @@ def _check_missing_distinct_id(
         return
     if model == "simplified" and any(_is_text(properties.get(key)) for key in ("$user_id", "$device_id")):
         return
-    raise RecordRefused(
-        Reason.MISSING_DISTINCT_ID,
-        "properties.distinct_id",
-        "'properties.distinct_id' is invalid: must not be missing",
-    )
+    raise RecordRefused.of_field(Reason.MISSING_DISTINCT_ID, "properties.distinct_id", "must not be missing")
 
 
 def _is_text(raw: msgspec.Raw | None) -> bool:
     value = None if raw is None else decode_value(raw)
     return bool(value) and isinstance(value, str)
-
-
-def _as_text(value: Any, token: bytes) -> str:
-    return value if isinstance(value, str) else token.decode()
 
 
 def _check_given_insert_id(properties: Mapping[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -> None:
@@ -286,10 +269,10 @@ def _has_valid_insert_id(properties: Mapping[str, msgspec.Raw], edits: Mapping[s
 def _check_property_count(properties: dict[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -> None:
     count = len(properties | edits)
     if count >= limits.PROPERTIES_LIMIT:
-        raise RecordRefused(
+        raise RecordRefused.of_field(
             Reason.TOO_MANY_KEYS,
             "properties",
-            f"'properties' is invalid: must have fewer than {limits.PROPERTIES_LIMIT} keys, has {count}",
+            f"must have fewer than {limits.PROPERTIES_LIMIT} keys, has {count}",
         )
 
 
@@ -313,10 +296,8 @@ def check_container(field: str, value: dict[str, Any] | list[Any]) -> None:
         children = [c.values() if isinstance(c, dict) else c for c in level]
         level = [x for inner in children for x in inner if isinstance(x, (dict, list))]
     if level:
-        raise RecordRefused(
-            Reason.TOO_DEEP,
-            field,
-            f"'{field}' is invalid: must not nest deeper than {limits.MAX_NESTING} levels",
+        raise RecordRefused.of_field(
+            Reason.TOO_DEEP, field, f"must not nest deeper than {limits.MAX_NESTING} levels"
         )
 
 
@@ -325,11 +306,8 @@ def _check_length(field: str, container: dict[str, Any] | list[Any]) -> None:
         return
     reason = Reason.TOO_MANY_KEYS if isinstance(container, dict) else Reason.ARRAY_TOO_LONG
     what = "keys" if isinstance(container, dict) else "elements"
-    raise RecordRefused(
-        reason,
-        field,
-        f"'{field}' is invalid: must have fewer than {limits.PROPERTIES_LIMIT} {what}, has {len(container)}",
-    )
+    problem = f"must have fewer than {limits.PROPERTIES_LIMIT} {what}, has {len(container)}"
+    raise RecordRefused.of_field(reason, field, problem)
 
 
 def kind_of(value: object) -> str:

@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Final
 
 from mixpanel_http import limits
 from mixpanel_http.compiled import extension
-from mixpanel_http.event_rules import DEFAULTED_IP, STAMPED_ID, EventRules, Place, check_event, make_id
+from mixpanel_http.event_rules import (
+    DEFAULTED_IP,
+    STAMPED_ID,
+    SURELY_FEW,
+    EventRules,
+    Place,
+    check_event,
+    make_id,
+)
 from mixpanel_http.insert_ids import content_id, id_of_canonical, located
 from mixpanel_http.prepared import PreparedRecords
-from mixpanel_http.record_syntax import CUT_SHORT, syntax_problem
+from mixpanel_http.record_syntax import BLANK, CUT_SHORT, syntax_problem
 from mixpanel_http.verdicts import Reason, RecordRefused, Rejection
 
 if TYPE_CHECKING:
@@ -27,8 +35,6 @@ IS_BUILT: Final = extension is not None
 _index: Final = attrgetter("index")
 _INVALID_JSON: Final = Reason.INVALID_JSON.value
 
-_FEW: Final = limits.PROPERTIES_LIMIT - 5  # stamping adds up to two, and must not reach the limit
-
 
 def _made_scanner() -> Scanner | None:
     if extension is None:
@@ -36,7 +42,7 @@ def _made_scanner() -> Scanner | None:
     return extension.Scanner(
         identity_events=[name.encode() for name in limits.IDENTITY_EVENTS],
         disallowed_ids=[name.lower().encode() for name in limits.DISALLOWED_IDS],
-        most_members=_FEW,
+        most_members=SURELY_FEW,
         most_nesting=limits.MAX_NESTING,
         most_bytes=limits.MAX_RECORD_BYTES // 2,
         longest_insert_id=limits.MAX_INSERT_ID_BYTES,
@@ -96,7 +102,7 @@ class _Preparation:
     def _judged(self, index: int) -> bytes | None:
         """Returns a record as the judge has it sent, or None for a blank line and for what it refuses."""
         line = self._scan.line(index)
-        if not line.strip(b" \t\r"):
+        if not line.strip(BLANK):
             self._out.add(index)
             return None
         problem = syntax_problem(line) if len(line) < limits.MAX_RECORD_BYTES else None

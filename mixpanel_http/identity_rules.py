@@ -18,9 +18,9 @@ import xxhash
 
 from mixpanel_http import limits
 from mixpanel_http.endpoints import TO_EVENTS
-from mixpanel_http.event_rules import IdentityModel, Place
+from mixpanel_http.event_rules import NO_IDENTITY_EVENTS, IdentityModel, Place
 from mixpanel_http.prepared import PreparedRecords
-from mixpanel_http.record_syntax import decode_object, decode_value
+from mixpanel_http.record_syntax import BLANK, decode_object, decode_value, raw_object
 from mixpanel_http.verdicts import Reason, RecordRefused, Rejection
 
 # https://docs.mixpanel.com/docs/tracking-methods/id-management/identifying-users-original
@@ -28,10 +28,8 @@ _UUID4: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
 ).fullmatch
 MOST_KNOWN: Final = 1_000_000  # links remembered, in some 150 MB; beyond, the cap is not checked
-_SIMPLIFIED: Final = "identity events are not allowed when project is using simplified identity management"
 
 _encode: Final = msgspec.json.Encoder().encode
-_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,9 @@ def check_identity(line: bytes, rules: IdentityRules, clusters: Clusters) -> byt
     if not isinstance(event, str) or event not in limits.IDENTITY_EVENTS:
         _refuse("event", f"must be one of {', '.join(sorted(limits.IDENTITY_EVENTS))}")
     if rules.model == "simplified":
-        raise RecordRefused(Reason.IDENTITY_EVENT, "event", _SIMPLIFIED)
+        raise RecordRefused(Reason.IDENTITY_EVENT, "event", NO_IDENTITY_EVENTS)
     try:
-        properties = _raw_object(record["properties"])
+        properties = raw_object(record["properties"])
     except (KeyError, msgspec.ValidationError):
         _refuse("properties", "must be an object")
     one, other = _ids_of(event, properties)
@@ -138,11 +136,7 @@ def _text(properties: Mapping[str, msgspec.Raw], name: str) -> str:
     if not isinstance(value, str) or not value:
         _refuse(f"properties.{name}", "must be a string that is not empty")
     if value.lower() in limits.DISALLOWED_IDS:
-        raise RecordRefused(
-            Reason.DISALLOWED_ID,
-            f"properties.{name}",
-            f"'properties.{name}' is invalid: is a disallowed value",
-        )
+        raise RecordRefused.of_field(Reason.DISALLOWED_ID, f"properties.{name}", "is a disallowed value")
     return str(value)
 
 
@@ -151,7 +145,7 @@ def _value(properties: Mapping[str, msgspec.Raw], name: str) -> Any:
 
 
 def _refuse(field: str, problem: str) -> NoReturn:
-    raise RecordRefused(Reason.BAD_IDENTITY_EVENT, field, f"'{field}' is invalid: {problem}")
+    raise RecordRefused.of_field(Reason.BAD_IDENTITY_EVENT, field, problem)
 
 
 class PrepareIdentity:
@@ -174,7 +168,7 @@ class PrepareIdentity:
         lines = raw.removesuffix(b"\n").split(b"\n") if raw else []
         blank = 0
         for index, line in enumerate(lines):
-            if not line.strip(b" \t\r"):
+            if not line.strip(BLANK):
                 blank += 1
                 continue
             try:

@@ -26,6 +26,7 @@ from mixpanel_http.identity_rules import IdentityRules, PrepareIdentity
 from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.profile_blocks import prepare_updates
 from mixpanel_http.profile_rules import OPERATIONS, ProfileRules
+from mixpanel_http.record_syntax import BLANK, raw_object
 from mixpanel_http.verdicts import Reason, Rejection
 
 Sort: TypeAlias = Literal["events", "people", "groups", "identity"]
@@ -41,7 +42,6 @@ _SORTS: Final[dict[bytes, Sort]] = {
 }
 _TOKEN: Final = re.compile(rb'"(\$?token)"[ \t]*:[ \t]*"(?:[^"\\]|\\.)*"')
 _encode: Final = msgspec.json.Encoder().encode
-_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -78,11 +78,11 @@ def message_of(line: bytes) -> Message:
     >>> message_of(b'people::{"$distinct_id": "u"}')
     Message(sort='people', body=b'{"$distinct_id": "u"}')
     """
-    if (array_ := _ARRAY(line)) and line.rstrip(b" \t\r")[-1:] == b"]":
-        body = line[array_.end() :].rstrip(b" \t\r")[:-1].strip(b" \t")
+    if (array_ := _ARRAY(line)) and line.rstrip(BLANK)[-1:] == b"]":
+        body = line[array_.end() :].rstrip(BLANK)[:-1].strip(b" \t")
         sort = _SORTS.get(array_[1])
     elif logged := _LOGGED(line):
-        body = line[logged.end() :].strip(b" \t\r")
+        body = line[logged.end() :].strip(BLANK)
         sort = _SORTS.get(logged[1])
     else:
         return _by_shape(line)
@@ -101,7 +101,7 @@ def _by_shape(line: bytes) -> Message:
         return Message("identity" if shape.event in tuple(limits.IDENTITY_EVENTS) else "events", line)
     if shape.group_key is not msgspec.UNSET or shape.group_id is not msgspec.UNSET:
         return Message("groups", line)
-    if shape.distinct_id is not msgspec.UNSET or not OPERATIONS.isdisjoint(_raw_object(line)):
+    if shape.distinct_id is not msgspec.UNSET or not OPERATIONS.isdisjoint(raw_object(line)):
         return Message("people", line)
     return Message(None, line)
 
@@ -129,10 +129,10 @@ def without_token(line: bytes) -> bytes:
 
 
 def _without_top(body: bytes, deep: bool = False) -> bytes:
-    record = _raw_object(body)
+    record = raw_object(body)
     record.pop("$token", None)
     if deep and "properties" in record and b'"token"' in bytes(record["properties"]):
-        properties = _raw_object(record["properties"])
+        properties = raw_object(record["properties"])
         properties.pop("token", None)
         record["properties"] = msgspec.Raw(_encode(properties))
     return _encode(record)
@@ -156,7 +156,7 @@ class PrepareMixed:
         mixture = _Mixture()
         sorts: dict[Sort, list[tuple[int, bytes]]] = {}
         for index, line in enumerate(raw.removesuffix(b"\n").split(b"\n") if raw else ()):
-            if not line.strip(b" \t\r"):
+            if not line.strip(BLANK):
                 mixture.blank += 1
                 continue
             sort, body = message_of(line)

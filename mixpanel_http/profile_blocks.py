@@ -29,6 +29,7 @@ from mixpanel_http.profile_rules import (
     check_update,
     profile_key,
 )
+from mixpanel_http.record_syntax import BLANK
 from mixpanel_http.verdicts import RecordRefused, Rejection
 
 # A shorter line cannot hold more properties than a profile may have, nor a value that is too large.
@@ -188,7 +189,7 @@ class _Assembly:
     def _judge(self, line: bytes) -> None:
         index = self._lines
         self._lines += 1
-        if not line.strip(b" \t\r"):
+        if not line.strip(BLANK):
             self._blank += 1
             return
         try:

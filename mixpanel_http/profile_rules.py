@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn, get_args
 
 import msgspec
 import xxhash
 
 from mixpanel_http import limits
 from mixpanel_http.event_rules import DEFAULTED_IP, STRINGIFIED_ID, kind_of
-from mixpanel_http.record_syntax import decode_object, decode_value
+from mixpanel_http.record_syntax import decode_object, decode_value, raw_object
 from mixpanel_http.verdicts import Reason, RecordRefused
 
 Operation = Literal["$set", "$set_once", "$add", "$append", "$union", "$remove", "$unset", "$delete"]
-OPERATIONS: Final = frozenset(
-    {"$set", "$set_once", "$add", "$append", "$union", "$remove", "$unset", "$delete"}
-)
+OPERATIONS: Final[frozenset[str]] = frozenset(get_args(Operation))
 # https://docs.mixpanel.com/docs/data-structure/user-profiles: not supported in group profiles.
 ONLY_OF_USERS: Final = frozenset({"$add", "$append"})
 # What may not be applied twice; the others end in the same state however often they are repeated.
@@ -35,7 +33,6 @@ MODIFIERS: Final = frozenset(
 KEPT_LAST_SEEN: Final = "kept_last_seen"
 
 _encode: Final = msgspec.json.Encoder().encode
-_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 Raws = dict[str, msgspec.Raw]
 
 
@@ -100,7 +97,7 @@ def check_update(line: bytes, rules: ProfileRules) -> AcceptedUpdate:
     operation = _operation(update, rules)
     _check_value(operation, update[operation], line)
     alterations = [STRINGIFIED_ID] if "$distinct_id" in stamps else []
-    alterations += _default(update, rules, stamps)
+    alterations += _stamp_defaults(update, rules, stamps)
     repeatable = operation not in NOT_IDEMPOTENT
     if update is record and not stamps and "$token" not in record:
         return AcceptedUpdate(line.strip(b" \t\r\n"), key, repeatable)
@@ -111,7 +108,7 @@ def check_update(line: bytes, rules: ProfileRules) -> AcceptedUpdate:
     return AcceptedUpdate(changed, key, repeatable, tuple(alterations))
 
 
-def _refuse_size(size: int) -> None:
+def _refuse_size(size: int) -> NoReturn:
     raise RecordRefused(
         Reason.TOO_LARGE,
         None,
@@ -160,23 +157,17 @@ _ROW_VALUES: Final[Mapping[str, Callable[[Raws], msgspec.Raw]]] = {
 def _check_user(update: Raws, stamps: Raws) -> int:
     given = _value(update, "$distinct_id")
     if given is None or given == "":
-        raise RecordRefused(
-            Reason.MISSING_DISTINCT_ID,
-            "$distinct_id",
-            "'$distinct_id' is invalid: must not be missing or empty",
+        raise RecordRefused.of_field(
+            Reason.MISSING_DISTINCT_ID, "$distinct_id", "must not be missing or empty"
         )
     if isinstance(given, (dict, list)):
-        raise RecordRefused(
-            Reason.BAD_DISTINCT_ID,
-            "$distinct_id",
-            f"'$distinct_id' is invalid: must be a string, not {kind_of(given)}",
+        raise RecordRefused.of_field(
+            Reason.BAD_DISTINCT_ID, "$distinct_id", f"must be a string, not {kind_of(given)}"
         )
     text = given if isinstance(given, str) else bytes(update["$distinct_id"]).decode()
     if text.lower() in limits.DISALLOWED_IDS:
-        raise RecordRefused(
-            Reason.DISALLOWED_ID,
-            "$distinct_id",
-            "'$distinct_id' is invalid: is a value that no event may have, and so no user",
+        raise RecordRefused.of_field(
+            Reason.DISALLOWED_ID, "$distinct_id", "is a value that no event may have, and so no user"
         )
     if text is not given:
         stamps["$distinct_id"] = msgspec.Raw(_encode(text))
@@ -192,9 +183,7 @@ def _check_group(update: Raws, rules: ProfileRules, stamps: Raws) -> int:
     for name, value in (("$group_key", key), ("$group_id", identifier)):
         if value is None or value == "" or isinstance(value, (dict, list)):
             what = f"not {kind_of(value)}" if isinstance(value, (dict, list)) else "not missing or empty"
-            raise RecordRefused(
-                Reason.MISSING_GROUP, name, f"'{name}' is invalid: must be a string or number, {what}"
-            )
+            raise RecordRefused.of_field(Reason.MISSING_GROUP, name, f"must be a string or number, {what}")
     text = identifier if isinstance(identifier, str) else bytes(update["$group_id"]).decode()
     return profile_key(text, str(key))
 
@@ -217,18 +206,16 @@ def _operation(update: Raws, rules: ProfileRules) -> str:
             Reason.BAD_OPERATION, found[0], f"must have exactly one operation, not {' and '.join(found)}"
         )
     if rules.groups and found[0] in ONLY_OF_USERS:
-        raise RecordRefused(
-            Reason.BAD_OPERATION, found[0], f"'{found[0]}' is invalid: not supported in group profiles"
-        )
+        raise RecordRefused.of_field(Reason.BAD_OPERATION, found[0], "not supported in group profiles")
     return found[0]
 
 
 def _check_value(operation: str, raw: msgspec.Raw, line: bytes) -> None:
-    problem = _VALUE_RULES[operation](decode_value(raw))
+    problem = _VALUE_PROBLEMS[operation](decode_value(raw))
     if problem:
-        raise RecordRefused(Reason.BAD_OPERATION, operation, f"'{operation}' is invalid: {problem}")
+        raise RecordRefused.of_field(Reason.BAD_OPERATION, operation, problem)
     if len(line) >= limits.MAX_PROFILE_VALUE_BYTES and bytes(raw)[:1] == b"{":
-        _check_sizes(operation, _raw_object(raw))
+        _check_sizes(operation, raw_object(raw))
 
 
 def _check_sizes(operation: str, properties: Raws) -> None:
@@ -242,7 +229,7 @@ def _check_sizes(operation: str, properties: Raws) -> None:
             )
 
 
-def _object(value: Any) -> str:
+def _object_problem(value: Any) -> str:
     if not isinstance(value, dict):
         return f"must be an object, not {kind_of(value)}"
     if len(value) > limits.MAX_PROFILE_PROPERTIES:
@@ -250,44 +237,44 @@ def _object(value: Any) -> str:
     return ""
 
 
-def _numbers(value: Any) -> str:
+def _numbers_problem(value: Any) -> str:
     good = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in _values(value))
-    return _object(value) or ("" if good else "must be an object of numbers")
+    return _object_problem(value) or ("" if good else "must be an object of numbers")
 
 
-def _lists(value: Any) -> str:
+def _lists_problem(value: Any) -> str:
     if isinstance(value, dict) and not value:
         return "must be an object with at least one property"
     good = all(item != [] for item in _values(value))
-    return _object(value) or ("" if good else "must have at least one item in each list")
+    return _object_problem(value) or ("" if good else "must have at least one item in each list")
 
 
 def _values(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else []
 
 
-def _names(value: Any) -> str:
+def _names_problem(value: Any) -> str:
     good = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
     return "" if good else "must be a list of property names, at least one"
 
 
-def _anything(value: Any) -> str:
+def _no_problem(value: Any) -> str:
     return ""  # the value of $delete is ignored
 
 
-_VALUE_RULES: Final[Mapping[str, Callable[[Any], str]]] = {
-    "$set": _object,
-    "$set_once": _object,
-    "$add": _numbers,
-    "$append": _object,
-    "$union": _lists,
-    "$remove": _object,
-    "$unset": _names,
-    "$delete": _anything,
+_VALUE_PROBLEMS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "$set": _object_problem,
+    "$set_once": _object_problem,
+    "$add": _numbers_problem,
+    "$append": _object_problem,
+    "$union": _lists_problem,
+    "$remove": _object_problem,
+    "$unset": _names_problem,
+    "$delete": _no_problem,
 }
 
 
-def _default(update: Mapping[str, msgspec.Raw], rules: ProfileRules, stamps: Raws) -> list[str]:
+def _stamp_defaults(update: Mapping[str, msgspec.Raw], rules: ProfileRules, stamps: Raws) -> list[str]:
     """Adds what the run stamps on updates of users that do not have it, and returns what that was."""
     done = []
     if not rules.groups and rules.default_ip and "$ip" not in update:

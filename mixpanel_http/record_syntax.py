@@ -16,6 +16,7 @@ from mixpanel_http.verdicts import Reason, RecordRefused
 
 _check_syntax: Final = msgspec.json.Decoder(msgspec.Raw).decode  # decodes nothing
 _TRUNCATED: Final = "Input data was truncated"  # all that came is JSON
+BLANK: Final = b" \t\r"  # may stand around a record on its line; a line of nothing else is no record
 CUT_SHORT: Final = f"not JSON: {_TRUNCATED}"
 _BACKSLASH, _RETURN, _N, _I = b"\\\rNI"  # one byte is found many times faster than a word
 _stands_for_a_byte: Final = re.compile("[\udc80-\udcff]").search  # one that is no UTF-8

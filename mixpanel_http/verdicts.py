@@ -51,6 +51,11 @@ class RecordRefused(ValueError):
         self.field = field
         self.message = message
 
+    @classmethod
+    def of_field(cls, reason: Reason, field: str, problem: str) -> RecordRefused:
+        """Returns the refusal of a record for one of its fields, told as Mixpanel tells it."""
+        return cls(reason, field, f"'{field}' is invalid: {problem}")
+
     def __str__(self) -> str:
         """Returns the reason and what it is about; nobody asks for millions of them."""
         return f"{self.reason.value}: {self.message}"

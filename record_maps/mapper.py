@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from mixpanel_http.record_syntax import decode_object
+from mixpanel_http.record_syntax import BLANK, decode_object
 from mixpanel_http.verdicts import RecordRefused, Rejection
 from record_maps.events import EventMaker
 from record_maps.functions import call, load_function
@@ -22,7 +22,6 @@ from record_maps.spec import Filtered, MapSpec, Reshape, Reshaped
 NO_RECORD: Final = "no_record"
 """Why a line is filtered of which a function or a dialect makes no record at all."""
 
-_BLANK: Final = b" \t\r"
 _fields: Final = msgspec.json.Decoder(Fields).decode
 
 
@@ -78,7 +77,7 @@ class Mapper:
         for index, line in enumerate(lines):
             if index in skipped:
                 continue
-            if not line or (line[0] in _BLANK and not line.strip(_BLANK)):
+            if not line or (line[0] in BLANK and not line.strip(BLANK)):
                 mapped.blank.append(index)
                 continue
             try:

@@ -230,4 +230,4 @@ def _shown(zone: zoneinfo.ZoneInfo, since: dt.timedelta) -> dt.datetime:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise RecordRefused(Reason.BAD_TIME, FIELD, f"'{FIELD}' is invalid: it is {what}")
+    raise RecordRefused.of_field(Reason.BAD_TIME, FIELD, f"it is {what}")

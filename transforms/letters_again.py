@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
+from mixpanel_http.record_syntax import raw_object
 from mixpanel_http.verdicts import Reason
 from transforms.elements import Block, Span
 
-_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _raw_pair: Final = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -102,8 +102,8 @@ def _with_id(record: bytes, insert_id: str | None) -> bytes:
         if record.startswith(b"["):
             endpoint, message = _raw_pair(record)  # a record that carries its own kind
             return b"[%b,%b]" % (bytes(endpoint), _with_id(bytes(message), insert_id))
-        event: dict[str, Any] = dict(_raw_object(record))
-        properties: dict[str, Any] = dict(_raw_object(event["properties"]))
+        event: dict[str, Any] = dict(raw_object(record))
+        properties: dict[str, Any] = dict(raw_object(event["properties"]))
     except (msgspec.DecodeError, KeyError):
         return record
     encoded = _encode(insert_id)

@@ -7,13 +7,13 @@ from typing import Final
 
 from pydantic import Field, field_validator, model_validator
 
-from mixpanel_http.delivery import RetryPolicy
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.identity_rules import IdentityRules
 from mixpanel_http.insert_ids import InsertIdPolicy
 from mixpanel_http.kinds import KINDS, Rules
 from mixpanel_http.mixed_records import MixedRules
 from mixpanel_http.profile_rules import ProfileRules
+from mixpanel_http.retrying import RetryPolicy
 from pipelines.config_beam import BeamConfig
 from pipelines.config_destination import DestinationConfig
 from pipelines.config_fields import CREDENTIALS_IN_URL, Amount, Name, Section, StorageOptions

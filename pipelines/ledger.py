@@ -18,8 +18,8 @@ from itertools import islice
 from typing import Final
 
 from mixpanel_http.crash_points import crash_point
-from mixpanel_http.delivery import Stop
 from mixpanel_http.insert_ids import IdSample
+from mixpanel_http.receipts import Stop
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
 from pipelines.believing import Letters, attempt_of, believed, lines_by_name, segment_of
 from pipelines.crew import attend, leads

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mixpanel_http.delivery import ISOLATION_BUDGET, RetryPolicy
+from mixpanel_http.delivery import ISOLATION_BUDGET
+from mixpanel_http.retrying import RetryPolicy
 from tests.played import OK, RESET, Play, Reply, accounted, body
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from msgspec import structs
 
-from mixpanel_http.delivery import Stop
 from mixpanel_http.endpoints import ROUTES, TO_EVENTS
+from mixpanel_http.receipts import Stop
 from mixpanel_http.verdicts import Rejection
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import NOTHING_SENT, Block, BlockOutcome, EarlierSends

@@ -15,7 +15,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.crash_points import crash_point
-from mixpanel_http.delivery import Stop
+from mixpanel_http.receipts import Stop
 from transforms import activity, drain, unrecorded
 from transforms.elements import BlockOutcome
 from transforms.tally import Counts, Tally

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import accumulate, repeat
 from typing import Final, NamedTuple
 
-from mixpanel_http.delivery import Stop
 from mixpanel_http.prepared import PreparedRecords
+from mixpanel_http.receipts import Stop
 from record_maps.mapper import MappedLines
 from source_formats.lines import RefusedLine
 from transforms.letters import NO_LETTERS, LetterLines

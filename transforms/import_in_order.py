@@ -17,9 +17,11 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.client import Destination, ImportClient
-from mixpanel_http.delivery import Deliverer, Stop, Surroundings
+from mixpanel_http.delivery import Deliverer
 from mixpanel_http.endpoints import ROUTES, Endpoint
 from mixpanel_http.rate import Lane
+from mixpanel_http.receipts import Stop
+from mixpanel_http.retrying import Surroundings
 from transforms import activity, drain, unrecorded
 from transforms.block_outcomes import outcome_of
 from transforms.elements import BlockOutcome, PreparedBlock

@@ -16,8 +16,9 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from mixpanel_http.client import Destination, ImportClient
-from mixpanel_http.delivery import Deliverer, RetryPolicy, Surroundings
+from mixpanel_http.delivery import Deliverer
 from mixpanel_http.rate import Lane
+from mixpanel_http.retrying import RetryPolicy, Surroundings
 from transforms import activity, drain
 from transforms.elements import BlockOutcome, EncodedBlock
 from transforms.settle_block import GivenUp, settle_block

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import structs
 
 from mixpanel_http.crash_points import crash_point
-from mixpanel_http.delivery import Receipt
+from mixpanel_http.receipts import Receipt
 from mixpanel_http.verdicts import Rejection
 from transforms import drain
 from transforms.dead_letters import dead_letters, sent_insert_id

@@ -8,16 +8,16 @@ for its records: they are counted, cut into smaller requests, or looked at one b
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from mixpanel_http.answers import Answer
 from mixpanel_http.endpoints import EVENTS, Endpoint
-from mixpanel_http.failure_table import Action, AnswerClass
+from mixpanel_http.failure_table import Action
+from mixpanel_http.outgoing import Outgoing
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt, Stop
-from mixpanel_http.retrying import Outgoing, PatientSender, RetryPolicy, Sender, Surroundings
+from mixpanel_http.retrying import PatientSender, RetryPolicy, Sender, Surroundings
 from mixpanel_http.verdicts import Reason, Rejection
 
 # Requests that one refused request may cost to find its bad records, of which each takes at most 13 of 2,000.
@@ -68,7 +68,7 @@ class Deliverer:
     ) -> Receipt:
         """Returns what became of a request's records; the arguments are `Outgoing`'s."""
         work = _Work(Receipt())
-        self._deliver(Outgoing(body, count, 0, compressed or b"", repeatable), work)
+        self._deliver(Outgoing(body, count, compressed=compressed or b"", repeatable=repeatable), work)
         work.receipt.stop = self._sender.stopped
         return work.receipt
 
@@ -133,7 +133,7 @@ class Deliverer:
             self._deliver(request, work)
             return
         # No 413, only broken connections: it is the size if half of it passes at once.
-        halves = list(_pieces(request, 2))
+        halves = list(request.pieces(2))
         work.receipt.splits += 1
         retries = work.receipt.retries
         passed = self._deliver(halves[0], work)
@@ -155,7 +155,7 @@ class Deliverer:
             behind = self._find_first(request, answer, work)
             if behind == request.count:
                 return
-            request = _part(request, behind, request.count)
+            request = request.part(behind, request.count)
             refusal = self._refusal(request, work)[0]
             if refusal is None:
                 return
@@ -175,7 +175,7 @@ class Deliverer:
             if work.budget <= 0:
                 break
             middle = high - (high - low) // 2
-            refusal, passed = self._refusal(_part(request, low, middle), work)
+            refusal, passed = self._refusal(request.part(low, middle), work)
             if refusal is not None:
                 high, answer, asked = middle, refusal, True
             elif middle == high or not passed:
@@ -183,7 +183,7 @@ class Deliverer:
             else:
                 low, asked = middle, False
         reason = "refused_by_service" if asked and high - low == 1 else "unisolated"
-        self._reject(_part(request, low, high), reason, answer, work)
+        self._reject(request.part(low, high), reason, answer, work)
         return high
 
     def _refusal(self, request: Outgoing, work: _Work) -> tuple[Answer | None, bool]:
@@ -210,7 +210,7 @@ class Deliverer:
         if request.count == 1:
             self._stop(request, answer, work)
             return
-        one = next(_pieces(request, request.count))
+        one = request.part(0, 1)
         receipt = work.receipt
         one = replace(one, compressed=self._pack(one.body))
         passed = self._sender.send(one, receipt, alone=True)
@@ -223,7 +223,7 @@ class Deliverer:
                 self._isolate(request, answer, work)
             else:
                 self._settle(one, passed, work)
-                self._deliver(_part(request, 1, request.count), work)
+                self._deliver(request.part(1, request.count), work)
         elif passed.action is Action.LEAVE:
             receipt.settle(request.first, 1, "ambiguous")
             receipt.settle(request.first + 1, request.count - 1, "undelivered")
@@ -238,36 +238,5 @@ class Deliverer:
 
     def _cut(self, request: Outgoing, pieces: int, work: _Work) -> None:
         work.receipt.splits += 1
-        for piece in _pieces(request, pieces):
+        for piece in request.pieces(pieces):
             self._deliver(piece, work)
-
-
-def _part(request: Outgoing, start: int, end: int) -> Outgoing:
-    """Returns some of a request's records as a request."""
-    if end - start == request.count:
-        return request
-    lines = request.body.split(b"\n")[start:end]
-    return Outgoing(b"\n".join(lines), end - start, request.first + start, b"", request.repeatable)
-
-
-def _pieces(request: Outgoing, pieces: int) -> Iterator[Outgoing]:
-    """Yields a request's records in so many requests of nearly the same number; the first ones have more."""
-    lines = request.body.split(b"\n")
-    pieces = min(pieces, request.count)
-    start = 0
-    for i in range(pieces):
-        end = start + -(-(request.count - start) // (pieces - i))
-        body = b"\n".join(lines[start:end])
-        yield Outgoing(body, end - start, request.first + start, b"", request.repeatable)
-        start = end
-
-
-__all__ = [
-    "AnswerClass",
-    "Deliverer",
-    "Receipt",
-    "RetryPolicy",
-    "Sender",
-    "Stop",
-    "Surroundings",
-]

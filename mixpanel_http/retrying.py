@@ -24,6 +24,7 @@ from mixpanel_http.failure_table import (
     Action,
     AnswerClass,
 )
+from mixpanel_http.outgoing import Outgoing
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt, Stop
 from mixpanel_http.refused_records import SentIds, ids_of
@@ -33,9 +34,8 @@ PROTOCOL_STOPS: Final = 5  # answers outside the contract in a row: that is not 
 # A proxy may reset a connection instead of answering 413: so often in a row, with a body from this size on.
 SUSPECT_RESETS: Final = 3
 SUSPECT_BYTES: Final = 1_000_000
-THROTTLED_LONGEST_WAIT_S: Final = (
-    20.0  # the lane slows down by itself, so that one request need not wait long
-)
+# The lane slows down by itself, so that one request need not wait long.
+THROTTLED_LONGEST_WAIT_S: Final = 20.0
 WARN_EVERY_S: Final = 10.0
 
 _RETRIED: Final = frozenset({Action.SLOW_DOWN, Action.RETRY, Action.RETRY_FEW})
@@ -47,7 +47,7 @@ class Sender(Protocol):
     """What delivers one request's bytes; `ImportClient` in production."""
 
     def send(self, body: bytes, count: int, ids: SentIds) -> Answer:
-        """Returns the answer to `count` events in gzipped NDJSON; `ids` returns their `$insert_id`s."""
+        """Returns the answer to `count` records, packed as the endpoint wants it; `ids` returns their ids."""
         ...
 
 
@@ -78,28 +78,19 @@ class RetryPolicy:
         return min(self.first_wait_s / 4, bound), bound
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One request's worth of records.
-
-    Attributes:
-        body: NDJSON.
-        count: records in it.
-        first: index of its first record in the request that it was cut from.
-        compressed: the same, packed as its endpoint wants it.
-        repeatable: whether it may be sent again where it may have got through.
-    """
-
-    body: bytes
-    count: int
-    first: int
-    compressed: bytes
-    repeatable: bool = True
-
-
 @dataclass(slots=True)
 class _Course:
-    """How it goes with one request."""
+    """How it goes with one request.
+
+    Attributes:
+        started: when it was sent first, by the clock; None if it was not.
+        sent: how often it was.
+        by_label: how often each answer came.
+        resets: connections in a row that broke.
+        asks: whether its answer tells the breaker if an outage is over.
+        alone: whether the others wait for its answer.
+        last: the last answer.
+    """
 
     started: float | None = None
     sent: int = 0

@@ -21,9 +21,10 @@ from mixpanel_http.lookup_tables import (
     check_table,
     table_endpoint,
 )
+from mixpanel_http.outgoing import Outgoing
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt, Stop
-from mixpanel_http.retrying import Outgoing, PatientSender, RetryPolicy, Surroundings
+from mixpanel_http.retrying import PatientSender, RetryPolicy, Surroundings
 from mixpanel_http.verdicts import Rejection
 from pipelines.ledger import Ledger
 from pipelines.table_files import table_of
@@ -62,7 +63,7 @@ class TableSender:
         drain.attach(switch)
         try:
             receipt = Receipt()
-            answer = sender.send(Outgoing(content, 1, 0, compress(content)), receipt)
+            answer = sender.send(Outgoing(content, 1, compressed=compress(content)), receipt)
             return _fate(answer, receipt, sender)
         finally:
             drain.detach(switch)

@@ -11,6 +11,7 @@ from apache_beam.pvalue import PCollection
 
 from mixpanel_http import limits
 from mixpanel_http.endpoints import compress
+from mixpanel_http.outgoing import request_bounds
 from mixpanel_http.prepared import PreparedRecords
 from transforms.elements import EncodedBlock, EncodedRequest, PreparedBlock
 
@@ -22,19 +23,10 @@ def encode_requests(records: PreparedRecords, max_records: int, max_bytes: int) 
     if records.count <= max_records and len(records.body) <= max_bytes:
         yield EncodedRequest(0, records.count, records.body, compress(records.body))
         return
-    first = size = 0
     lines = records.body.split(b"\n")
-    for index, line in enumerate(lines):
-        if index > first and (index - first >= max_records or size + len(line) > max_bytes):
-            yield _request(lines, first, index)
-            first, size = index, 0
-        size += len(line) + 1
-    yield _request(lines, first, len(lines))
-
-
-def _request(lines: list[bytes], first: int, end: int) -> EncodedRequest:
-    body = b"\n".join(lines[first:end])
-    return EncodedRequest(first, end - first, body, compress(body))
+    for first, end in request_bounds(lines, max_records, max_bytes):
+        body = b"\n".join(lines[first:end])
+        yield EncodedRequest(first, end - first, body, compress(body))
 
 
 @dataclass

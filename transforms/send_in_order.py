@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,9 +12,9 @@ from msgspec import structs
 
 from mixpanel_http.collapsing import COLLAPSED, collapse
 from mixpanel_http.crash_points import crash_point
-from mixpanel_http.delivery import Stop
 from mixpanel_http.endpoints import ROUTES
-from mixpanel_http.receipts import Receipt
+from mixpanel_http.outgoing import request_bounds
+from mixpanel_http.receipts import Receipt, Stop
 from mixpanel_http.verdicts import Rejection
 from transforms.in_order import FATES, Batch, Channel, Slice
 from transforms.line_sets import Indices, packed, united
@@ -180,7 +180,7 @@ class _Delivery:
 
     def run(self, most: int, most_bytes: int) -> None:
         """Sends the lines; behind what is not delivered nothing more."""
-        for first, end in _stretches(self._lines, most, most_bytes):
+        for first, end in request_bounds(self._lines, most, most_bytes):
             if self.receipts and self.receipts[-1].undelivered:
                 self.fates[first:end] = _FATE["undelivered"]
                 continue
@@ -192,17 +192,6 @@ class _Delivery:
             for rejection in receipt.rejections:
                 self.fates[first + rejection.index] = _FATE["waiting"]
                 self.refused[first + rejection.index] = rejection
-
-
-def _stretches(lines: Sequence[bytes], most: int, most_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yields where requests within both limits begin and end; a record of any size has a request."""
-    first = size = 0
-    for index, line in enumerate(lines):
-        if index > first and (index - first >= most or size + len(line) > most_bytes):
-            yield first, index
-            first, size = index, 0
-        size += len(line) + 1
-    yield first, len(lines)
 
 
 def _write_down(batch: Batch, intents: Intends) -> None:

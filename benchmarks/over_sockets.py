@@ -25,8 +25,9 @@ from typing import Final
 
 from benchmarks.documented_loop import CLIENTS, send_until
 from mixpanel_emulator.process import start_emulator
-from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.client import ImportClient
 from mixpanel_http.delivery import Deliverer
+from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import compress
 from mixpanel_http.rate import Lane
 from mixpanel_http.retrying import RetryPolicy

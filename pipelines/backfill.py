@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from mixpanel_http.client import Destination
 from mixpanel_http.crash_points import crash_point
+from mixpanel_http.destinations import Destination
 from mixpanel_http.kinds import KINDS
 from mixpanel_http.preflight import refusal
 from mixpanel_http.rate import Lane

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from mixpanel_http.client import HOSTS, Destination, Region, check_endpoint
+from mixpanel_http.destinations import HOSTS, Destination, Region, check_endpoint
 from mixpanel_http.event_rules import IdentityModel
 from mixpanel_http.secret_refs import SecretRef
 from pipelines.config_fields import Name, Reference, Section

@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 from apache_beam.transforms.util import ReshufflePerKey
 
-from mixpanel_http.client import Destination
+from mixpanel_http.destinations import Destination
 from mixpanel_http.kinds import KINDS
 from pipelines.config import Config
 from pipelines.config_maps import MapConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mixpanel_http.client import EndpointRefused
+from mixpanel_http.destinations import EndpointRefused
 from mixpanel_http.secret_refs import SecretUnavailable
 from pipelines.config_reading import ConfigError
 from pipelines.following import EngineRefused

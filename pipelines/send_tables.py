@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from mixpanel_http.answers import Answer
-from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.client import ImportClient
 from mixpanel_http.crash_points import crash_point
+from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import compress
 from mixpanel_http.failure_table import Action
 from mixpanel_http.lookup_tables import (

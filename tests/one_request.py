@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mixpanel_http.answers import Answer
-from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.client import ImportClient
+from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import compress
 from mixpanel_http.secret_refs import SecretRef
 from tests.loopback import http

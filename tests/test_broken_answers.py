@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.client import ImportClient
+from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import compress
 from mixpanel_http.failure_table import AnswerClass
 from mixpanel_http.secret_refs import SecretRef

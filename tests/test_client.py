@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mixpanel_http.client import Destination, ImportClient, tls_context
+from mixpanel_http.client import ImportClient, tls_context
+from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import compress
 from mixpanel_http.failure_table import AnswerClass
 from mixpanel_http.secret_refs import SecretRef

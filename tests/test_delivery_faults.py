@@ -14,8 +14,9 @@ import pytest
 
 from mixpanel_emulator.process import EmulatorProcess, start_emulator
 from mixpanel_http.answers import Answer
-from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.client import ImportClient
 from mixpanel_http.delivery import Deliverer
+from mixpanel_http.destinations import Destination
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.refused_records import SentIds, no_ids

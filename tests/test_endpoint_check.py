@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixpanel_http.client import HOSTS, EndpointRefused, check_endpoint
+from mixpanel_http.destinations import HOSTS, EndpointRefused, check_endpoint
 
 REFUSED = [
     "",

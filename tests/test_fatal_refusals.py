@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from mixpanel_http.answers import Answer
-from mixpanel_http.client import READ_TIMEOUT_S, Destination, ImportClient
+from mixpanel_http.client import READ_TIMEOUT_S, ImportClient
+from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import compress
 from mixpanel_http.failure_table import AnswerClass
 from mixpanel_http.secret_refs import SecretRef

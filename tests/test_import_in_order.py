@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mixpanel_emulator.process import EmulatorProcess
-from mixpanel_http.client import Destination
+from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import EVENTS
 from mixpanel_http.secret_refs import SecretRef
 from tests.backfills import event, ndjson

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from mixpanel_emulator.process import EmulatorProcess
 from mixpanel_http.answers import Answer, broken_answer, read_answer
-from mixpanel_http.client import Destination
 from mixpanel_http.delivery import Deliverer
+from mixpanel_http.destinations import Destination
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixpanel_http.client import Destination
+from mixpanel_http.destinations import Destination
 from mixpanel_http.preflight import refusal
 from mixpanel_http.secret_refs import SecretRef
 from tests.backfills import TOKEN, Backfills

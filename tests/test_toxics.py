@@ -15,8 +15,9 @@ import pytest
 from mixpanel_emulator.oracle import compare
 from mixpanel_emulator.process import EmulatorProcess
 from mixpanel_http.answers import Answer
-from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.client import ImportClient
 from mixpanel_http.delivery import Deliverer
+from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import EVENTS as EVENTS_ENDPOINT
 from mixpanel_http.endpoints import GROUPS, PEOPLE, Endpoint
 from mixpanel_http.rate import Lane

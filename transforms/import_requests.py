@@ -15,8 +15,9 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from mixpanel_http.client import Destination, ImportClient
+from mixpanel_http.client import ImportClient
 from mixpanel_http.delivery import Deliverer
+from mixpanel_http.destinations import Destination
 from mixpanel_http.rate import Lane
 from mixpanel_http.retrying import RetryPolicy, Surroundings
 from transforms import activity, drain

@@ -72,11 +72,14 @@ def _both(first: bytes, then: bytes) -> bytes | None:
     if other.operation == "$delete":
         return other.line
     merge = _MERGES.get((one.operation, other.operation))
-    value = merge(one.value, other.value) if merge else None
-    if value is None:
+    try:
+        merged = merge(one.value, other.value) if merge else None
+    except _Unclear:
         return None
-    operation, raw = value
-    made = _Update(operation, raw, other.beside).line
+    if merged is None:
+        return None
+    operation, value = merged
+    made = _Update(operation, value, other.beside).line
     return made if len(made) < limits.MAX_PROFILE_VALUE_BYTES else None
 
 
@@ -96,30 +99,26 @@ def _beside_alike(one: Mapping[str, msgspec.Raw], other: Mapping[str, msgspec.Ra
 
 
 Merged = tuple[str, msgspec.Raw] | None
+"""An operation and its value; None where two updates are not one."""
+
 Merge = Callable[[msgspec.Raw, msgspec.Raw], Merged]
-
-
-def _objects(*values: msgspec.Raw) -> Iterator[Raws]:
-    """Yields the properties of values; of names that Mixpanel cuts and could take for one, none."""
-    for value in values:
-        properties = raw_object(value)
-        if any(len(name) > limits.MAX_STRING for name in properties):
-            raise _Unclear
-        yield properties
 
 
 class _Unclear(Exception):
     """What two updates do together cannot be told."""
 
 
-def _clear(merge: Callable[[msgspec.Raw, msgspec.Raw], Merged]) -> Merge:
-    def merged(one: msgspec.Raw, other: msgspec.Raw) -> Merged:
-        try:
-            return merge(one, other)
-        except _Unclear:
-            return None
+def _objects(*values: msgspec.Raw) -> Iterator[Raws]:
+    """Yields the properties of values.
 
-    return merged
+    Raises:
+        _Unclear: if a name among them is so long that Mixpanel cuts it, and could take two for one.
+    """
+    for value in values:
+        properties = raw_object(value)
+        if any(len(name) > limits.MAX_STRING for name in properties):
+            raise _Unclear
+        yield properties
 
 
 def _made(operation: str, properties: Mapping[str, Any]) -> Merged:
@@ -197,20 +196,17 @@ def _apart(operation: str) -> Merge:
 
 
 _MERGES: Final[Mapping[tuple[str, str], Merge]] = {
-    pair: _clear(merge)
-    for pair, merge in {
-        ("$set", "$set"): _set_set,
-        ("$set_once", "$set_once"): _once_once,
-        ("$set", "$set_once"): _set_once_after_set,
-        ("$set_once", "$set"): _set_after_once,
-        ("$unset", "$unset"): _unset_unset,
-        ("$set", "$unset"): _unset_after,
-        ("$set_once", "$unset"): _unset_after,
-        ("$union", "$unset"): _unset_after,
-        ("$unset", "$set"): _set_after_unset,
-        ("$union", "$union"): _union_union,
-        ("$add", "$add"): _add_add,
-        ("$append", "$append"): _apart("$append"),
-        ("$remove", "$remove"): _apart("$remove"),
-    }.items()
+    ("$set", "$set"): _set_set,
+    ("$set_once", "$set_once"): _once_once,
+    ("$set", "$set_once"): _set_once_after_set,
+    ("$set_once", "$set"): _set_after_once,
+    ("$unset", "$unset"): _unset_unset,
+    ("$set", "$unset"): _unset_after,
+    ("$set_once", "$unset"): _unset_after,
+    ("$union", "$unset"): _unset_after,
+    ("$unset", "$set"): _set_after_unset,
+    ("$union", "$union"): _union_union,
+    ("$add", "$add"): _add_add,
+    ("$append", "$append"): _apart("$append"),
+    ("$remove", "$remove"): _apart("$remove"),
 }

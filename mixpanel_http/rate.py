@@ -33,9 +33,7 @@ QUIET_S: Final = 6.0  # without a refusal, before the rate grows again
 GROWTH: Final = 1.2  # a second, up to NEAR_CEILING of the ceiling
 NEAR_CEILING: Final = 0.9
 PROBING: Final = 0.009  # of the share a second, from there on
-HOLD_S: Final = (
-    60.0  # of a `Retry-After`, for the whole lane: the window is a minute, so that more cannot help
-)
+HOLD_S: Final = 60.0  # of a `Retry-After`, for the whole lane: the window is a minute, more cannot help
 # So many refusals of a lane in a row mean that the window is full: until a part of it has passed, all that is
 # sent is refused. Then the lane asks this often.
 FULL_AFTER: Final = 3

@@ -34,8 +34,8 @@ def as_it_is(body: bytes) -> bytes:
     return body
 
 
-def without_token(packed: bytes, token: str) -> bytes:
-    """Returns the body: who sends is told in a header."""
+def as_packed(packed: bytes, token: str) -> bytes:
+    """Returns the body as it was packed: who sends is told in a header."""
     return packed
 
 
@@ -86,32 +86,32 @@ class Endpoint:
 
 
 EVENTS: Final = Endpoint(
-    "events",
-    "/import",
-    (("strict", "1"),),
-    (("Content-Type", "application/x-ndjson"), ("Content-Encoding", "gzip")),
-    limits.MAX_RECORDS_PER_REQUEST,
-    False,
-    compress,
-    without_token,
-    read_answer,
-    ids_of,
+    name="events",
+    path="/import",
+    query=(("strict", "1"),),
+    headers=(("Content-Type", "application/x-ndjson"), ("Content-Encoding", "gzip")),
+    most_records=limits.MAX_RECORDS_PER_REQUEST,
+    in_records=False,
+    pack=compress,
+    finish=as_packed,
+    read=read_answer,
+    ids_of=ids_of,
 )
 
 
 def _updates(name: str, path: str, most_records: int) -> Endpoint:
     # Not gzipped: the reference of /engage says that it is not supported, though an SDK sends it.
     return Endpoint(
-        name,
-        path,
-        (("strict", "1"), ("verbose", "1")),
-        (("Content-Type", "application/json"),),
-        most_records,
-        True,
-        as_it_is,
-        stamped_array,
-        read_update_answer,
-        no_ids_of,
+        name=name,
+        path=path,
+        query=(("strict", "1"), ("verbose", "1")),
+        headers=(("Content-Type", "application/json"),),
+        most_records=most_records,
+        in_records=True,
+        pack=as_it_is,
+        finish=stamped_array,
+        read=read_update_answer,
+        ids_of=no_ids_of,
     )
 
 

@@ -6,6 +6,7 @@ table is replaced as a whole or not at all.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -15,16 +16,14 @@ from typing import Final
 from urllib.parse import quote
 
 from mixpanel_http.answers import Answer, json_object, read_answer
-from mixpanel_http.endpoints import Endpoint, compress, no_ids_of, without_token
+from mixpanel_http.endpoints import Endpoint, as_packed, compress, no_ids_of
 from mixpanel_http.failure_table import AnswerClass
-from mixpanel_http.refused_records import RefusedRecord, SentIds, is_count, no_ids
+from mixpanel_http.refused_records import MESSAGE_LENGTH, RefusedRecord, SentIds, is_count, no_ids
 from mixpanel_http.verdicts import Reason, Rejection
 
 MAX_TABLE_BYTES: Final = 100_000_000  # LTAPI: 100MB, uncompressed
 MAX_ROWS: Final = 2_000_000  # LTAPI: "about 1-2M rows"; LT says 1M, which is left to the service
 MIN_COLUMNS: Final = 2  # LTAPI
-_MARK: Final = b"\xef\xbb\xbf"
-_MESSAGE_LENGTH: Final = 500
 # RFC 4180: a field with a quote in it stands in quotes, and its quotes are doubled.
 _QUOTED: Final = r'"[^"]*(?:""[^"]*)*"'
 _RECORD: Final = re.compile(rf'(?:{_QUOTED}|[^",\r\n]*)(?:,(?:{_QUOTED}|[^",\r\n]*))*(?:\r\n|\n|\r)?')
@@ -70,7 +69,7 @@ def check_table(content: bytes) -> CheckedTable:
     Raises:
         NoTable: if it cannot be read as a table, or is too large for one.
     """
-    content = content.removeprefix(_MARK)
+    content = content.removeprefix(codecs.BOM_UTF8)
     if len(content) > MAX_TABLE_BYTES:
         raise NoTable(f"has {len(content):,} bytes, where a table has at most {MAX_TABLE_BYTES:,}")
     rows = table_rows(content)
@@ -154,17 +153,17 @@ def _check_row(index: int, row: Row, width: int, seen: dict[str, int]) -> Reject
 def table_endpoint(table: str) -> Endpoint:
     """Returns where a table is sent to."""
     return Endpoint(
-        "lookup_tables",
-        f"/lookup-tables/{quote(table, safe='')}",
-        (),
-        (("Content-Type", "text/csv"), ("Content-Encoding", "gzip")),
-        MAX_ROWS,
-        False,
-        compress,
-        without_token,
-        read_table_answer,
-        no_ids_of,
-        "PUT",
+        name="lookup_tables",
+        path=f"/lookup-tables/{quote(table, safe='')}",
+        query=(),
+        headers=(("Content-Type", "text/csv"), ("Content-Encoding", "gzip")),
+        most_records=MAX_ROWS,
+        in_records=False,
+        pack=compress,
+        finish=as_packed,
+        read=read_table_answer,
+        ids_of=no_ids_of,
+        method="PUT",
     )
 
 
@@ -192,4 +191,4 @@ def _named_rows(content: Mapping[str, object]) -> Iterator[RefusedRecord]:
     listed = content.get("failed_records")
     for entry in listed if isinstance(listed, list) else ():
         if isinstance(entry, dict) and is_count(entry.get("index")) and entry["index"] > 0:
-            yield RefusedRecord(entry["index"] - 1, None, str(entry.get("message", ""))[:_MESSAGE_LENGTH])
+            yield RefusedRecord(entry["index"] - 1, None, str(entry.get("message", ""))[:MESSAGE_LENGTH])

@@ -232,10 +232,10 @@ class _Mixture:
             tuple(line for line, _, _, _ in accepted),
             tuple(sorted(self._rejections, key=lambda rejection: rejection.index)),
             self.blank,
-            tuple(self._ids),
-            self._alterations,
-            array("Q", [key for _, _, key, _ in accepted]).tobytes(),
-            bytes(route for _, _, _, route in accepted),
+            stamped_ids=tuple(self._ids),
+            alterations=self._alterations,
+            keys=array("Q", [key for _, _, key, _ in accepted]).tobytes(),
+            routes=bytes(route for _, _, _, route in accepted),
             refused=+self._refused,
         )
 

@@ -116,10 +116,9 @@ class _Assembly:
             None if every else tuple(index for run in self._kept for index in run),
             tuple(self._rejections),
             self._blank,
-            (),
-            self._alterations,
-            self._keys.tobytes(),
-            b"".join(self._routes),
+            alterations=self._alterations,
+            keys=self._keys.tobytes(),
+            routes=b"".join(self._routes),
         )
 
     def add(self, piece: bytes) -> None:

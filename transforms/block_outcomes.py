@@ -10,7 +10,7 @@ from mixpanel_http.receipts import Stop
 from mixpanel_http.verdicts import Rejection
 from transforms.dead_letters import dead_letters, sent_insert_id
 from transforms.elements import NOTHING_SENT, Block, BlockOutcome, EarlierSends
-from transforms.in_order import FATES, OpenBlock
+from transforms.in_order import FATE, FATES, OpenBlock
 from transforms.letters import LetterLines
 from transforms.line_sets import Indices, packed
 from transforms.part_counts import LEFT
@@ -30,7 +30,7 @@ def outcome_of(settled: OpenBlock, stop: Stop | None = None) -> BlockOutcome:
         structs.replace(r, index=int(lines[r.index]), output=_output(settled, r.index)) for r in by_record
     ]
     unmapped = block.mapped.rejections if block.mapped else ()
-    undelivered = np.flatnonzero(settled.fates == FATES.index("undelivered")).tolist()
+    undelivered = np.flatnonzero(settled.fates == FATE["undelivered"]).tolist()
     undelivered_ids = _sent_ids(settled, undelivered)
     _count_fates(tally, settled, lines)
     count_refusals(tally, block, [*unmapped, *records.rejections, *refused])
@@ -65,11 +65,11 @@ def _sends(settled: OpenBlock, lines: Indices) -> EarlierSends:
 
     Of a line of which a map made several records, some may be imported and others not: that is doubtful.
     """
-    if not np.isin(settled.fates, [FATES.index(fate) for fate in LEFT]).any():
+    if not np.isin(settled.fates, [FATE[fate] for fate in LEFT]).any():
         return NOTHING_SENT
-    imported = settled.fates == FATES.index("imported")
+    imported = settled.fates == FATE["imported"]
     partly = np.intersect1d(lines[imported], lines[~imported])
-    doubtful = np.union1d(lines[settled.fates == FATES.index("ambiguous")], partly)
+    doubtful = np.union1d(lines[settled.fates == FATE["ambiguous"]], partly)
     return EarlierSends(packed(np.setdiff1d(lines[imported], partly)), packed(doubtful))
 
 
@@ -83,7 +83,7 @@ def _sent_ids(settled: OpenBlock, records: list[int]) -> list[str | None]:
 
 def _left(settled: OpenBlock, fate: str, lines: Indices) -> list[Rejection]:
     """Returns what a letter says of each record with a fate: nothing against it, only what went wrong."""
-    found = np.flatnonzero(settled.fates == FATES.index(fate)).tolist()
+    found = np.flatnonzero(settled.fates == FATE[fate]).tolist()
     said = settled.said
     return [Rejection(int(lines[i]), fate, None, said.get(i, ""), output=_output(settled, i)) for i in found]
 
@@ -98,9 +98,9 @@ def _count_fates(tally: Tally, settled: OpenBlock, lines: Indices) -> None:
     """Counts the records by what became of them, for each part of the segment; refusals are counted apart."""
     parts = _parts(settled.prepared.block, lines)
     for name in ("imported", "undelivered", "ambiguous", "not_attempted"):
-        tally.parts.add_each(name, parts[settled.fates == FATES.index(name)])
+        tally.parts.add_each(name, parts[settled.fates == FATE[name]])
     _count_by_endpoint(tally, settled)
-    tried = settled.once_only & (settled.fates != FATES.index("not_attempted"))
+    tried = settled.once_only & (settled.fates != FATE["not_attempted"])
     routes = settled.prepared.records.routes
     tally.once_only.update(
         (int(parts[record]), ROUTES[routes[record]].endpoint.name) for record in np.flatnonzero(tried)

@@ -22,7 +22,7 @@ from transforms.tally import Tally
 
 # What became of a record, as a small number: its place here.
 FATES: Final = ("waiting", "imported", "undelivered", "ambiguous", "not_attempted", "dead_lettered")
-_FATE: Final = {name: number for number, name in enumerate(FATES)}
+FATE: Final = {name: number for number, name in enumerate(FATES)}
 
 
 @dataclass(slots=True, eq=False)
@@ -52,14 +52,14 @@ class OpenBlock:
 
     def settle(self, records: Indices, fate: str, said: str = "") -> None:
         """Notes what became of some records that had no outcome."""
-        self.fates[records] = _FATE[fate]
+        self.fates[records] = FATE[fate]
         self.left -= len(records)
         if fate in ("undelivered", "ambiguous"):
             self.said.update(dict.fromkeys(records.tolist(), said))
 
     def refuse(self, rejection: Rejection) -> None:
         """Notes that the service refused a record; the rejection's index is the record's."""
-        self.fates[rejection.index] = _FATE["dead_lettered"]
+        self.fates[rejection.index] = FATE["dead_lettered"]
         self.left -= 1
         self.refused.append(rejection)
 
@@ -141,7 +141,7 @@ def deal(block: OpenBlock, channels: int) -> Iterator[tuple[int, Slice]]:
     lines = records.body.split(b"\n")
     keys = np.frombuffer(records.keys, np.uint64)
     shards = keys % np.uint64(channels)
-    waiting = block.fates == _FATE["waiting"]
+    waiting = block.fates == FATE["waiting"]
     for channel in range(channels):
         chosen = np.flatnonzero((shards == channel) & waiting)
         if len(chosen):

@@ -16,11 +16,10 @@ from mixpanel_http.endpoints import ROUTES
 from mixpanel_http.outgoing import request_bounds
 from mixpanel_http.receipts import Receipt, Stop
 from mixpanel_http.verdicts import Rejection
-from transforms.in_order import FATES, Batch, Channel, Slice
+from transforms.in_order import FATE, FATES, Batch, Channel, Slice
 from transforms.line_sets import Indices, packed, united
 
 HELD_BACK: Final = "not sent, because an earlier update of the same profile is not delivered"
-_FATE: Final = {name: number for number, name in enumerate(FATES)}
 
 
 class DeliversUpdates(Protocol):
@@ -155,7 +154,7 @@ def send(
     delivery = _Delivery(lines, delivers, route.repeatable or once_only.repeats_all)
     delivery.run(min(limits.records, route.endpoint.most_records), limits.bytes)
     fates = delivery.fates[part_of]
-    channel.held.update(keys[fates == _FATE["undelivered"]].tolist())
+    channel.held.update(keys[fates == FATE["undelivered"]].tolist())
     parts_of_all = enumerate(part_of.tolist()) if delivery.refused else ()
     refused = {i: delivery.refused[part] for i, part in parts_of_all if part in delivery.refused}
     return Sent(batch, fates, refused, delivery.receipts, held_back, whole - len(lines))
@@ -164,7 +163,7 @@ def send(
 def not_sent(batch: Batch, fate: str, said: str = "") -> Sent:
     """Returns a batch of which no answer tells anything, and why; all its records have the same fate."""
     records = sum(len(piece.lines) for piece in batch.slices)
-    return Sent(batch, np.full(records, _FATE[fate], np.uint8), {}, (Receipt(last_problem=said),))
+    return Sent(batch, np.full(records, FATE[fate], np.uint8), {}, (Receipt(last_problem=said),))
 
 
 class _Delivery:
@@ -182,15 +181,15 @@ class _Delivery:
         """Sends the lines; behind what is not delivered nothing more."""
         for first, end in request_bounds(self._lines, most, most_bytes):
             if self.receipts and self.receipts[-1].undelivered:
-                self.fates[first:end] = _FATE["undelivered"]
+                self.fates[first:end] = FATE["undelivered"]
                 continue
             body = b"\n".join(self._lines[first:end])
             receipt = self._delivers.deliver(body, end - first, repeatable=self._repeatable)
             self.receipts.append(receipt)
             for index, length, fate in receipt.ranges:
-                self.fates[first + index : first + index + length] = _FATE[fate]
+                self.fates[first + index : first + index + length] = FATE[fate]
             for rejection in receipt.rejections:
-                self.fates[first + rejection.index] = _FATE["waiting"]
+                self.fates[first + rejection.index] = FATE["waiting"]
                 self.refused[first + rejection.index] = rejection
 
 

@@ -35,7 +35,8 @@ from pipelines.launch import Launch, prepare_launch
 from pipelines.ledger import Ledger
 from pipelines.state import StateFolder
 from transforms import storage
-from transforms.elements import BlockOutcome, FileNote, Segment, new_attempt_id
+from transforms.attempt_ids import new_attempt_id
+from transforms.elements import BlockOutcome, FileNote, Segment
 from transforms.letters import LetterLines
 from transforms.tally import Tally
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.endpoints import compress
-from mixpanel_http.insert_ids import IdSample
+from mixpanel_http.id_sample import IdSample
 from pipelines.ledger_lines import (
     BlockRecord,
     DeadFile,
@@ -23,7 +23,8 @@ from pipelines.ledger_lines import (
     summarise,
 )
 from pipelines.state import LocalLog, StateFolder
-from transforms.elements import BlockOutcome, EarlierSends, attempt_began_at
+from transforms.attempt_ids import attempt_began_at
+from transforms.elements import BlockOutcome, EarlierSends
 from transforms.letters import LetterLines
 from transforms.tally import Counts, Tally
 

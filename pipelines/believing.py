@@ -11,7 +11,7 @@ from typing import Final
 from pipelines.attempt import DEAD_LETTERS, UNDELIVERED
 from pipelines.ledger_lines import BlockRecord, DeadFile, ProgressLine, read_progress, seed
 from pipelines.state import StateFolder
-from transforms.elements import attempt_began_at
+from transforms.attempt_ids import attempt_began_at
 
 _NOWHERE: Final = 1 << 62
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from mixpanel_http.insert_ids import IdSample
+from mixpanel_http.id_sample import IdSample
 from pipelines.ledger_lines import SegmentRecord
 from transforms.elements import FileNote, Segment
 from transforms.tally import Counts, Tally

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mixpanel_http.crash_points import crash_point
-from mixpanel_http.insert_ids import SAMPLE_SIZE, IdSample
+from mixpanel_http.id_sample import SAMPLE_SIZE, IdSample
 from pipelines.ledger_lines import SegmentRecord, done_record, done_values, seal, seed, unseal
 from pipelines.record_file import RecordFile
 from pipelines.state import StateFolder, StateUnusable

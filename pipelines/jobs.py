@@ -43,7 +43,7 @@ from pipelines.stages import (
     write_stages,
 )
 from pipelines.state import StateFolder
-from transforms.elements import new_attempt_id
+from transforms.attempt_ids import new_attempt_id
 from transforms.storage import Storage
 
 RUNNING: Final = {"state": "running", "exit_code": None, "ended_at": None}

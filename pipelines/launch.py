@@ -37,7 +37,7 @@ from pipelines.resuming import (
 )
 from pipelines.segment_file import SegmentFile, line_of
 from pipelines.state import StateFolder
-from transforms.elements import new_attempt_id
+from transforms.attempt_ids import new_attempt_id
 from transforms.storage import Storage, path_of
 
 

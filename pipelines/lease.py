@@ -19,7 +19,7 @@ import orjson
 
 from mixpanel_http.crash_points import crash_point
 from pipelines.state import StateFolder
-from transforms.elements import new_attempt_id
+from transforms.attempt_ids import new_attempt_id
 
 NAME: Final = "lock.json"
 SECONDS: Final = 90.0  # for which a lease holds that does not say

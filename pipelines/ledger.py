@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Final
 
 from mixpanel_http.crash_points import crash_point
-from mixpanel_http.insert_ids import IdSample
+from mixpanel_http.id_sample import IdSample
 from mixpanel_http.receipts import Stop
 from pipelines.attempt import DEAD_LETTERS, FOLDER, UNDELIVERED, Attempt, Inherited
 from pipelines.believing import Letters, attempt_of, believed, lines_by_name, segment_of
@@ -39,7 +39,8 @@ from pipelines.record_file import RecordFile
 from pipelines.state import StateFolder, StateUnusable
 from pipelines.versions import check_worker
 from transforms import drain
-from transforms.elements import EarlierSends, attempt_began_at, new_attempt_id
+from transforms.attempt_ids import attempt_began_at, new_attempt_id
+from transforms.elements import EarlierSends
 from transforms.ordered_blocks import START_ANEW
 from transforms.tally import Counts, Tally
 

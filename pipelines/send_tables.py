@@ -30,8 +30,9 @@ from mixpanel_http.verdicts import Rejection
 from pipelines.ledger import Ledger
 from pipelines.table_files import table_of
 from transforms import activity, drain, unrecorded
+from transforms.attempt_ids import new_attempt_id
 from transforms.compression import DamagedFile
-from transforms.elements import BlockOutcome, FileNote, FilePart, Segment, new_attempt_id
+from transforms.elements import BlockOutcome, FileNote, FilePart, Segment
 from transforms.file_text import text_of
 from transforms.pinned_files import Changed, PinnedFile, pinned
 from transforms.storage import Storage, storage_errors

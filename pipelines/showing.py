@@ -21,9 +21,9 @@ from pipelines.resuming import pattern_of
 from pipelines.streams import print_out
 from record_maps.functions import folder_of
 from record_maps.mapper import MappedLines, Mapper, compile_map
-from transforms.dead_letters import LinePlaces, block_lines
+from transforms.dead_letters import LinePlaces
 from transforms.duplicate_keys import refuse_duplicates
-from transforms.elements import Block
+from transforms.elements import Block, block_lines
 from transforms.letters_again import open_letters
 from transforms.map_records import map_block
 from transforms.prepare_records import prepare_block

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import zstandard
 
-from transforms.dead_letters import LinePlaces, block_lines
-from transforms.elements import Block, FilePart, Segment
+from transforms.dead_letters import LinePlaces
+from transforms.elements import Block, FilePart, Segment, block_lines
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage, path_of, version_of
 

@@ -15,7 +15,8 @@ from pipelines.digest import write_digest
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.ledger_lines import SegmentRecord
 from pipelines.state import StateFolder
-from transforms.elements import EncodedBlock, FilePart, Segment, new_attempt_id
+from transforms.attempt_ids import new_attempt_id
+from transforms.elements import EncodedBlock, FilePart, Segment
 from transforms.encode_requests import encode_requests
 from transforms.prepare_records import prepare_block
 from transforms.segment_reader import BlockLimits, SegmentReader

@@ -15,8 +15,7 @@ import pytest
 import zstandard
 
 from tests.files import COMPRESS, ROOMY, local, parts_of
-from transforms.dead_letters import block_lines
-from transforms.elements import Block, FileNote, Segment
+from transforms.elements import Block, FileNote, Segment, block_lines
 from transforms.part_lines import Verify
 from transforms.segment_reader import SegmentReader
 

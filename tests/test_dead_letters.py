@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mixpanel_http.verdicts import Rejection
 from tests.events import GONE, event, line, tokens
-from transforms.dead_letters import LinePlaces, block_lines, dead_letters, sent_insert_id
-from transforms.elements import Block, OversizeLine, Span
+from transforms.dead_letters import LinePlaces, dead_letters, sent_insert_id
+from transforms.elements import Block, OversizeLine, Span, block_lines
 
 GOOD = line(event())
 

@@ -17,7 +17,8 @@ from pipelines.plan import SMALL_BYTES
 from pipelines.state import StateFolder
 from tests.backfills import Backfills, events
 from tests.processes import start
-from transforms.elements import BlockOutcome, FilePart, Segment, new_attempt_id
+from transforms.attempt_ids import new_attempt_id
+from transforms.elements import BlockOutcome, FilePart, Segment
 from transforms.letters import LetterLines
 from transforms.tally import Counts, PartCounts, Tally
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tests.backfills import Backfills, event, ndjson
 from tests.files import parts_of, read_blocks
-from transforms.dead_letters import LinePlaces, block_lines
+from transforms.dead_letters import LinePlaces
 from transforms.duplicate_keys import has_key_twice, refuse_duplicates
+from transforms.elements import block_lines
 
 TWICE = ndjson([event(1)]).rstrip().replace(b'"amount":', b'"amount": 7, "amount":')
 

@@ -12,8 +12,8 @@ from source_formats.opening import FormatChoice
 from source_formats.table_rows import TableLayout
 from tests.files import local, parts_of
 from tests.format_files import BAD, Made, make_file
-from transforms.dead_letters import LinePlaces, block_lines
-from transforms.elements import Segment
+from transforms.dead_letters import LinePlaces
+from transforms.elements import Segment, block_lines
 from transforms.segment_reader import BlockLimits, SegmentReader
 
 CHOICE = FormatChoice("auto", TableLayout(shape="rows"))

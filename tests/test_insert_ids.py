@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixpanel_http.event_rules import EventRules, make_id
+from mixpanel_http.id_sample import IdSample
 from mixpanel_http.insert_ids import (
     FieldsMissing,
-    IdSample,
     InsertIdMode,
     InsertIdPolicy,
     canonical,

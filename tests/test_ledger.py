@@ -20,7 +20,8 @@ from pipelines.state import StateFolder
 from tests.ledgers import RUN, Service, Work, id_of, local, pack, write
 from tests.servers import S3Server
 from transforms import drain
-from transforms.elements import BlockOutcome, FilePart, Segment, new_attempt_id
+from transforms.attempt_ids import new_attempt_id
+from transforms.elements import BlockOutcome, FilePart, Segment
 from transforms.letters import LetterLines
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import FileSystem, Storage

@@ -28,7 +28,8 @@ from pipelines.digest import write_digest
 from pipelines.ledger import Ledger, trim_dead_letters
 from pipelines.state import StateFolder
 from tests.ledgers import NOW, RUN, Work, id_of, pack, write
-from transforms.elements import Block, EncodedBlock, Segment, new_attempt_id
+from transforms.attempt_ids import new_attempt_id
+from transforms.elements import Block, EncodedBlock, Segment
 from transforms.encode_requests import encode_requests
 from transforms.prepare_records import prepare_block
 from transforms.segment_reader import BlockLimits, SegmentReader

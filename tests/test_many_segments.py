@@ -19,7 +19,8 @@ from pipelines.state import StateFolder
 from tests.backfills import Backfills, events
 from tests.processes import start
 from tests.servers import S3Server
-from transforms.elements import BlockOutcome, FileNote, FilePart, Segment, new_attempt_id
+from transforms.attempt_ids import new_attempt_id
+from transforms.elements import BlockOutcome, FileNote, FilePart, Segment
 from transforms.storage import Storage
 from transforms.tally import Counts, PartCounts, Tally
 

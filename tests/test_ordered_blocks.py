@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mixpanel_http.endpoints import compress
 from source_formats.lines import RefusedLine
-from transforms.dead_letters import LinePlaces, block_lines
-from transforms.elements import Block, FileNote, FilePart, Ordered, OversizeLine, Segment, Span
+from transforms.dead_letters import LinePlaces
+from transforms.elements import Block, FileNote, FilePart, Ordered, OversizeLine, Segment, Span, block_lines
 from transforms.merge_sort import MERGED, Row, merge_sorted
 from transforms.ordered_blocks import VERSION, OrderedUnusable, ordered_blocks, ordered_files, rows_of
 from transforms.segment_reader import BlockLimits

@@ -19,7 +19,8 @@ from pipelines.launch import prepare_launch
 from pipelines.state import StateFolder
 from tests.backfills import TOKEN, Backfills, events
 from tests.servers import GcsServer, S3Server
-from transforms.elements import BlockOutcome, new_attempt_id
+from transforms.attempt_ids import new_attempt_id
+from transforms.elements import BlockOutcome
 from transforms.tally import Counts, PartCounts, Tally
 
 CONTENT = b"".join(json.dumps(each).encode() + b"\n" for each in events(20))

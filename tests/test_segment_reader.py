@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.files import COMPRESS, ROOMY, expected_lines, lines_with_places, local, parts_of, read_blocks
-from transforms.dead_letters import block_lines
-from transforms.elements import Block, FileNote, FilePart, Segment
+from transforms.elements import Block, FileNote, FilePart, Segment, block_lines
 from transforms.line_blocks import GIANT_LINE_BYTES
 from transforms.segment_reader import BlockLimits, SegmentReader
 

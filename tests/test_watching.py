@@ -9,7 +9,8 @@ from pipelines.ledger import SegmentRecord
 from pipelines.state import StateFolder
 from pipelines.watching import LedgerWatch, OwnWatch
 from transforms.activity import Activity
-from transforms.elements import BlockOutcome, new_attempt_id
+from transforms.attempt_ids import new_attempt_id
+from transforms.elements import BlockOutcome
 from transforms.letters import LetterLines
 from transforms.tally import Counts, PartCounts, Tally
 

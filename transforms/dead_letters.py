@@ -14,7 +14,7 @@ from mixpanel_http.insert_ids import LONGEST_INTEGER
 from mixpanel_http.mixed_records import without_token
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.compression import without_suffix
-from transforms.elements import Block, OversizeLine
+from transforms.elements import Block, OversizeLine, block_lines
 from transforms.letters import NO_LETTERS, Following, LetterLines, following, letters_of
 
 VERSION: Final = 1
@@ -92,11 +92,6 @@ class LinePlaces:
         """Returns what enters a line's id where identical rows are kept apart: its offset, or else number."""
         place = self.sources[index]
         return without_suffix(place.uri), (place.line or 0) if place.offset is None else place.offset
-
-
-def block_lines(block: Block) -> list[bytes]:
-    """Returns a block's lines without their newlines."""
-    return block.raw.removesuffix(b"\n").split(b"\n") if block.raw else []
 
 
 def dead_letters(

@@ -9,8 +9,7 @@ from typing import Any, Final, Literal
 
 from mixpanel_http.verdicts import Reason
 from source_formats.lines import RefusedLine, refused_line
-from transforms.dead_letters import block_lines
-from transforms.elements import Block, Span
+from transforms.elements import Block, Span, block_lines
 
 DuplicateKeys = Literal["last", "refuse"]
 

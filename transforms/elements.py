@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, repeat
@@ -214,6 +211,11 @@ class Block:
         return sum(span.lines for span in self.spans)
 
 
+def block_lines(block: Block) -> list[bytes]:
+    """Returns a block's lines without their newlines."""
+    return block.raw.removesuffix(b"\n").split(b"\n") if block.raw else []
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedBlock:
     """A block and what its lines became: records to send, and refusals."""
@@ -283,40 +285,3 @@ class BlockOutcome:
     ambiguous: LetterLines = NO_LETTERS
     sends: EarlierSends = NOTHING_SENT
     once_only: bool = False
-
-
-class _Moments:
-    """The milliseconds that ids begin with: later ones are larger, also where the clock is set back."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._lock = threading.Lock()
-
-    def next(self, after: int) -> int:
-        with self._lock:
-            self._last = max(int(time.time() * 1000), self._last + 1, after + 1)
-            return self._last
-
-
-_moments: Final = _Moments()
-
-
-def new_attempt_id(after: str = "") -> str:
-    """Returns an id that begins with the time, so that names sort by it, and is like no other.
-
-    >>> new_attempt_id() < new_attempt_id()
-    True
-
-    Args:
-        after: an id of another process; this one, and all that come after it here, sort behind it.
-    """
-    moment = _moments.next(round(attempt_began_at(after) * 1000))
-    return f"{moment:012x}{secrets.token_hex(10)}"
-
-
-def attempt_began_at(attempt: str) -> float:
-    """Returns when an id was made, in seconds since the epoch; 0 if it does not say."""
-    try:
-        return int(attempt[:12], 16) / 1000 if len(attempt) == 32 else 0.0
-    except ValueError:
-        return 0.0

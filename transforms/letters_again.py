@@ -14,7 +14,7 @@ import msgspec
 
 from mixpanel_http.record_syntax import raw_object
 from mixpanel_http.verdicts import Reason
-from transforms.elements import Block, Span
+from transforms.elements import Block, Span, block_lines
 
 _raw_pair: Final = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -56,7 +56,7 @@ def open_letters(block: Block) -> Block:
     if not block.raw or block.oversize:
         return block
     opened: list[tuple[int, _Opened]] = []
-    lines = block.raw.removesuffix(b"\n").split(b"\n")
+    lines = block_lines(block)
     position = 0
     for span in block.spans:
         own = lines[position : position + span.lines]

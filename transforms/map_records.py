@@ -11,8 +11,7 @@ from apache_beam.pvalue import PCollection
 
 from record_maps.mapper import Mapper, compile_map
 from record_maps.spec import MapSpec
-from transforms.dead_letters import block_lines
-from transforms.elements import Block
+from transforms.elements import Block, block_lines
 
 
 def map_block(block: Block, mapper: Mapper) -> Block:

@@ -15,8 +15,7 @@ from isal import isal_zlib
 
 from mixpanel_http.endpoints import compress
 from source_formats.lines import RefusedLine
-from transforms.dead_letters import block_lines
-from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span
+from transforms.elements import Block, FileNote, FilePart, OversizeLine, Segment, Span, block_lines
 from transforms.merge_sort import Row
 from transforms.segment_reader import BlockLimits
 from transforms.update_times import moments

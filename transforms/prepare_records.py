@@ -22,8 +22,8 @@ from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.profile_rules import ProfileRules
 from mixpanel_http.verdicts import Reason, Rejection
 from record_maps.mapper import MappedLines
-from transforms.dead_letters import LinePlaces, block_lines
-from transforms.elements import Block, PreparedBlock
+from transforms.dead_letters import LinePlaces
+from transforms.elements import Block, PreparedBlock, block_lines
 
 
 def prepare_block(

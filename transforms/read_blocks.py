@@ -13,8 +13,9 @@ from apache_beam.pvalue import PCollection
 from mixpanel_http.crash_points import crash_point
 from source_formats.opening import FormatChoice
 from transforms import activity, drain
+from transforms.attempt_ids import new_attempt_id
 from transforms.duplicate_keys import DuplicateKeys, refuse_duplicates
-from transforms.elements import GC_OBJECTS, Block, EarlierSends, Segment, new_attempt_id
+from transforms.elements import GC_OBJECTS, Block, EarlierSends, Segment
 from transforms.letters_again import open_letters
 from transforms.ordered_blocks import ordered_blocks
 from transforms.part_lines import Verify

@@ -93,11 +93,16 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader without its surprises.
 
     It otherwise lets the last of two equal keys win in silence, fails on a 30 February without saying where,
-    and takes 010 for eight and 1:30 for ninety.
+    and takes 010 for eight, 1:30 for ninety, and the country NO for false.
     """
 
 
-_PLAIN: Final = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+class _Ambiguous(yaml.constructor.ConstructorError):
+    """A word that is true or false to some, and itself to others."""
+
+
+_PLAIN: Final = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp", "bool"))
+_SWITCH: Final = "!switch"
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _PLAIN]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -108,6 +113,16 @@ _Loader.add_implicit_resolver(
     re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]+)?([eE][-+]?[0-9]+)?$"),
     list("-0123456789"),
 )
+_Loader.add_implicit_resolver(_PLAIN[3], re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(_SWITCH, re.compile(r"(?i:yes|no|on|off)$"), list("yYnNoO"))
+
+
+def _switch(_loader: _Loader, node: yaml.ScalarNode) -> None:
+    problem = f"{node.value} may mean true or false, or be a text: write true or false, or put it in quotes"
+    raise _Ambiguous(None, None, problem, node.start_mark)
+
+
+_Loader.add_constructor(_SWITCH, _switch)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -143,7 +158,8 @@ def _parse_yaml(path: str, raw: bytes) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError([f"{path}{place}: no valid YAML: {_yaml_problem(error)}"]) from None
+        said = "" if isinstance(error, _Ambiguous) else "no valid YAML: "
+        raise ConfigError([f"{path}{place}: {said}{_yaml_problem(error)}"]) from None
     if aliases > MAX_ALIASES:
         raise ConfigError([f"{path}: more than {MAX_ALIASES} YAML aliases"])
     if not isinstance(values, dict):
@@ -169,6 +185,8 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
         return f"--set {key}: must look like key.path=value"
     try:
         value = yaml.load(text, Loader=_Loader) if text else ""
+    except _Ambiguous as error:
+        return f"--set {key}: {error.problem}"
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return f"--set {key}: the value is no valid YAML; a text with special characters needs quotes"
     section: Any = values

@@ -221,6 +221,21 @@ def test_a_mistake_is_told_by_its_path(load: Load, text: str, expected: str) -> 
     assert errors_of(load, text) == [expected]
 
 
+@pytest.mark.parametrize("word", ["NO", "yes", "On", "off"])
+def test_a_word_that_may_be_a_text_or_a_switch_is_refused_with_its_line(load: Load, word: str) -> None:
+    problem = f"{word} may mean true or false, or be a text: write true or false, or put it in quotes"
+    tag = LOCAL + "records: {map: {tags: {country: %s}}}\n"
+
+    (error,) = errors_of(load, tag % word)
+    assert error.endswith(f", line {LOCAL.count(chr(10)) + 1}: {problem}")
+    (error,) = errors_of(load, LOCAL + f"records: {{map: {{rename: {{{word}: other}}}}}}\n")
+    assert error.endswith(problem)
+    assert errors_of(load, LOCAL, f"run.id={word}") == [f"--set run.id: {problem}"]
+    quoted = load(tag % f"'{word}'").records.map
+    assert quoted is not None
+    assert quoted.tags == {"country": word}
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

@@ -24,6 +24,13 @@ _HEADLINES: Final = {
     ExitCode.INTERRUPTED: "Interrupted. --resume goes on where the run was.",
     ExitCode.TERMINATED: "Terminated. --resume goes on where the run was.",
 }
+_DRY_RUN: Final = {
+    ExitCode.DONE: "Dry run: everything was read and validated, nothing was sent.",
+    ExitCode.DEAD_LETTERS: (
+        "Dry run: nothing was sent. There are more dead letters than run.allow_dead_letters."
+    ),
+    ExitCode.DAMAGED_INPUT: "Dry run: nothing was sent. Some input is damaged or could not be read.",
+}
 _OUTCOMES: Final = (
     ("imported", "imported"),
     ("dead_lettered", "dead letters"),
@@ -72,12 +79,14 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         headline = "Done, but there is not a single record in the input."
     if code == ExitCode.UNDELIVERED and _only_ambiguous(report):
         headline = "Done, but some updates may or may not have got through: they are listed as ambiguous."
+    if code == ExitCode.DAMAGED_INPUT and report["books"]["undelivered"]:
+        headline = f"{_HEADLINES[ExitCode.UNDELIVERED]} And some input is damaged or could not be read."
     if report["failure"] == REMOVED:
         headline = "Failed: what it knew of itself is gone, and with it what its books would tell."
     if report["resumed"] and not report["rate"]["seconds"] and report["state"] == "done":
         headline = f"{headline} Nothing was left to do."
-    if report["state"] == "dry_run" and code in (ExitCode.DONE, ExitCode.DEAD_LETTERS):
-        headline = "Dry run: everything was read and validated, nothing was sent."
+    if report["state"] == "dry_run":
+        headline = _DRY_RUN.get(code, headline)
     yield f"Run {report['run_id']}: {headline}"
     for stop in report["stopped_by"]:
         status = f"HTTP {stop['status']}: " if stop["status"] else ""
@@ -98,9 +107,11 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Report         {shown(report['folder'])}/report.json"
     goes_on = report["failure"] != REMOVED and report["state"] not in ("done", "superseded")
-    if goes_on or code == ExitCode.UNDELIVERED:
+    if goes_on or code == ExitCode.UNDELIVERED or report["books"]["undelivered"]:
         how = " --set limits.retry.non_idempotent=retry" if _only_ambiguous(report) else ""
         yield f"To go on       --resume {report['run_id']}{how}"
+    elif _may_heal(report):
+        yield f"To go on       --resume {report['run_id']}, once what is missing or unreadable can be read"
     if "emulator_store" in report:
         python, store = shown(sys.executable), shown(report["emulator_store"])
         yield f"To look at it  {python} -m mixpanel_emulator --db {store}"
@@ -151,6 +162,12 @@ def _only_ambiguous(report: Mapping[str, Any]) -> bool:
     books = report["books"]
     left = books["undelivered"] or books["not_attempted"] or report["ambiguous"]["unrecorded"]
     return bool(books["ambiguous"]) and not left
+
+
+def _may_heal(report: Mapping[str, Any]) -> bool:
+    """Returns whether a resume reads files again that were away."""
+    files = report["files"]
+    return report["state"] == "done" and bool(files["damaged"]) and files["done"] < files["total"]
 
 
 def _ambiguous(report: Mapping[str, Any]) -> Iterator[str]:

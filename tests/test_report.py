@@ -98,3 +98,33 @@ def test_a_sample_that_is_not_whole_makes_the_estimate_inexact() -> None:
     assert report["identical_rows"] == {"estimate": 0, "exact": False}
     report["folder"] = "/f"
     assert "Files" in summary(report)
+
+
+def page_of(known: SegmentRecord, facts: RunFacts | None = None) -> str:
+    books = close_books(MANIFEST.segments, {known.segment: known})
+    report = make_report(MANIFEST, books, facts or RunFacts("done", 0, 1))
+    return summary(report | {"folder": "/f"})
+
+
+def test_a_file_that_a_resume_reads_again_is_told_with_the_way_there() -> None:
+    away = record(False, read=10, imported=10, problem="unreadable")
+    assert "--resume it, once what is missing or unreadable can be read" in page_of(away)
+    assert "--resume" not in page_of(record(read=10, imported=10, problem="corrupt"))
+
+
+def test_damaged_input_does_not_hide_that_records_are_undelivered() -> None:
+    left = record(False, read=10, imported=4, undelivered=6, problem="truncated")
+    left.undelivered = (DeadFile("u", 1, 6),)
+    page = page_of(left)
+    assert "Run it: Not all is delivered yet." in page
+    assert "damaged" in page
+    assert "--resume it\n" in page
+
+
+def test_a_dry_run_claims_no_more_than_that_nothing_was_sent() -> None:
+    facts = RunFacts("dry_run", 0, 1, dry_run=True)
+    damaged = page_of(record(False, read=10, not_attempted=10, problem="corrupt"), facts)
+    refused = page_of(record(False, read=10, not_attempted=9, dead_lettered=1), facts)
+    assert "Dry run: nothing was sent. Some input is damaged or could not be read." in damaged
+    assert "Dry run: nothing was sent. There are more dead letters" in refused
+    assert "Done" not in damaged + refused

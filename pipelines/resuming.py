@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
@@ -189,7 +190,14 @@ def _files_of(segments: Iterable[Segment]) -> Iterator[FilePart]:
 def _difference(part: FilePart, file: SourceFile) -> str:
     if part.size != file.size:
         return f"it had {part.size:,} bytes, now {file.size:,}"
+    if scheme_of(part.uri) == "file":
+        return f"it was written at {_moment(part.version)}, now at {_moment(file.version)}"
     return f"its version was {part.version or 'unknown'}, now {file.version or 'unknown'}"
+
+
+def _moment(version: str) -> str:
+    """Returns when a file on disk was written, as a person reads it; its version is that in seconds."""
+    return dt.datetime.fromtimestamp(float(version), dt.timezone.utc).isoformat(timespec="microseconds")
 
 
 def listed_now(config: Config) -> Listing:

@@ -157,9 +157,9 @@ REFUSED_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "longer": (lambda path: rewrite(path, CONTENT + b"{}\n", path.stat().st_mtime), "bytes, now"),
     "shorter": (lambda path: rewrite(path, CONTENT[:-1], path.stat().st_mtime), "bytes, now"),
     "empty": (lambda path: rewrite(path, b""), "now 0"),
-    "another of that size": (lambda path: rewrite(path, OTHER, 1e9), "version was"),
-    "touched": (lambda path: os.utime(path, (1e9, 1e9)), "version was"),
-    "older": (lambda path: os.utime(path, (1, 1)), "now 1.0"),
+    "another of that size": (lambda path: rewrite(path, OTHER, 1e9), "it was written at "),
+    "touched": (lambda path: os.utime(path, (1e9, 1e9)), "now at 2001-09-09T01:46:40.000000+00:00"),
+    "older": (lambda path: os.utime(path, (1, 1)), "now at 1970-01-01T00:00:01.000000+00:00"),
 }
 
 

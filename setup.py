@@ -52,7 +52,7 @@ PACKAGES = [
 ]
 
 # The passes over bytes that cost most. Without a compiler the project does without, in about twice the CPU.
-NATIVE_PARTS = ["canonical", "cut_short", "events", "json", "letters", "scan"]
+NATIVE_PARTS = ["canonical", "events", "faults", "json", "letters", "scan"]
 NATIVE = Extension(
     "mixpanel_http._native",
     sources=[f"native/{name}.c" for name in (*NATIVE_PARTS, "module")],

@@ -5,13 +5,14 @@
 
 All are whole runs of the program with the limits lifted. The good events are checked, packed and sent to a
 sink; each bad line becomes a dead letter. A rate is that of the seconds in which lines were read: Beam's
-start and end are not in it. Half of the rate of good lines is the bar for what is no JSON. An event that is
-refused for what is in it takes longer, as all of it is decoded to tell why.
+start and end are not in it. Half of the rate of good lines is the bar, both for what is no JSON and for
+events that all break the same rule.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -84,10 +85,53 @@ def of_nobody(lines: bytes) -> bytes:
     return lines.replace(b'"distinct_id"', b'"distinct_no"')
 
 
+def of_nothing(lines: bytes) -> bytes:
+    r"""Returns records that have no event.
+
+    >>> of_nothing(b'{"event":"e"}\n')
+    b'{"evnet":"e"}\n'
+    """
+    return lines.replace(b'"event"', b'"evnet"')
+
+
+def of_another_age(lines: bytes) -> bytes:
+    r"""Returns events of the 1960s.
+
+    >>> of_another_age(b'{"time":1704067200}\n')
+    b'{"time":-704067200}\n'
+    """
+    return lines.replace(b'"time":1', b'"time":-')
+
+
+def in_latin_1(lines: bytes) -> bytes:
+    r"""Returns events with a text that is no UTF-8.
+
+    >>> in_latin_1(b'{"plan":"free"}\n')
+    b'{"plan":"\xfcree"}\n'
+    """
+    return _A_PLAN.sub(b'"plan":"\xfc', lines)
+
+
+def with_nan(lines: bytes) -> bytes:
+    r"""Returns lines with a number that JSON has not.
+
+    >>> with_nan(b'{"$screen_width":1280}\n')
+    b'{"$screen_width":NaN }\n'
+    """
+    return _A_WIDTH.sub(lambda width: b'"$screen_width":NaN'.ljust(len(width[0])), lines)
+
+
+_A_PLAN: Final = re.compile(rb'"plan":"[a-z]')
+_A_WIDTH: Final = re.compile(rb'"\$screen_width":\d{3,}')
+
 DAMAGES: Final = (
     Damage("lines that are cut short", "bad", cut_short, 0.5),
     Damage("lines in single quotes", "quoted", single_quoted, 0.5),
-    Damage("events without distinct_id", "nobody", of_nobody, 0.1),
+    Damage("lines in Latin-1", "latin-1", in_latin_1, 0.5),
+    Damage("lines with NaN", "nan", with_nan, 0.5),
+    Damage("events without distinct_id", "nobody", of_nobody, 0.5),
+    Damage("events without a name", "nothing", of_nothing, 0.5),
+    Damage("events of another age", "ages", of_another_age, 0.5),
 )
 
 

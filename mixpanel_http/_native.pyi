@@ -9,11 +9,11 @@ from typing import final
 INTERFACE: int  # of what is below; mixpanel_http/compiled.py takes only that which it knows
 
 class Scanner:
-    """Tells which lines of a block of NDJSON are certainly events that keep all rules.
+    """Tells which lines of a block of NDJSON certainly are events that keep all rules, or break one.
 
     Args:
-        identity_events: event names that are not cleared.
-        disallowed_ids: ids that are not cleared, in lower case, in whatever case they come.
+        identity_events: event names that are refused, by the simplified identity model, or not cleared.
+        disallowed_ids: ids that are refused, in lower case, in whatever case they come.
         most_members: properties of an event, and keys or elements of a container in it.
         most_nesting: containers in the value of a property.
         most_bytes: of a line.
@@ -53,16 +53,24 @@ class Scan:
         count: lines.
         suspects: the lines of which nothing is known.
         without_id: of the others, those without `$insert_id`.
-        cut_short: lines that are no JSON because they end too early; they are no suspects.
+        refused: the lines that certainly break a rule, by its name in `event_scan.FLAWS`; of several the
+            one that the judge finds first. They are no suspects.
     """
 
     count: int
     suspects: list[int]
     without_id: list[int]
-    cut_short: list[int]
+    refused: dict[str, list[int]]
 
     def line(self, index: int, /) -> bytes:
         """Returns a line: as it is, an event without the white space around it."""
+
+    def broken(self, index: int, /) -> tuple[int, bytes | None]:
+        """Returns of a line that is refused as `not_utf8` the first byte that is none, and in which property.
+
+        Raises:
+            ValueError: if it is refused for something else.
+        """
 
     def contents(self) -> list[bytes | None]:
         """Returns `canonical` of each line in `without_id`."""
@@ -80,6 +88,9 @@ class Scan:
 
 def canonical(text: bytes, /) -> bytes | None:
     """Returns `insert_ids.canonical` of a text, or None where that takes a closer look."""
+
+def are_json(lines: list[bytes], /) -> list[bool]:
+    """Returns of each text whether it certainly is JSON that every decoder takes; others may be, too."""
 
 def letters(
     block: bytes,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-INTERFACE: Final = 2  # in native/module.c: one that was built from other sources is as good as none
+INTERFACE: Final = 3  # in native/module.c: one that was built from other sources is as good as none
 
 try:
     from mixpanel_http import _native as extension

@@ -14,9 +14,10 @@ from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
-from mixpanel_http import limits
+from mixpanel_http import flaws, limits
+from mixpanel_http.flaws import field_name
 from mixpanel_http.insert_ids import FieldsMissing, InsertIdPolicy, located
-from mixpanel_http.record_syntax import decode_object, decode_value, field_name, raw_object
+from mixpanel_http.record_syntax import decode_object, decode_value, raw_object
 from mixpanel_http.verdicts import Reason, RecordRefused
 
 IdentityModel = Literal["simplified", "original"]
@@ -31,9 +32,6 @@ REPLACED_ID: Final = "replaced_insert_ids"
 STRINGIFIED_ID: Final = "stringified_ids"
 DEFAULTED_IP: Final = "defaulted_ip"
 
-NO_IDENTITY_EVENTS: Final = (
-    "identity events are not allowed when project is using simplified identity management"
-)
 # So many keys or elements the fast paths clear: stamping adds up to two, and must not reach the limit.
 SURELY_FEW: Final = limits.PROPERTIES_LIMIT - 5
 
@@ -162,7 +160,7 @@ def _others(properties: dict[str, msgspec.Raw], edits: dict[str, msgspec.Raw]) -
 def _properties(record: Mapping[str, msgspec.Raw], line: bytes) -> dict[str, msgspec.Raw]:
     raw = record.get("properties")
     if raw is None:
-        raise RecordRefused.of_field(Reason.MISSING_PROPERTIES, "properties", "must not be missing")
+        raise flaws.NO_PROPERTIES.refusal()
     try:
         return raw_object(raw)
     except msgspec.ValidationError:
@@ -172,7 +170,7 @@ def _properties(record: Mapping[str, msgspec.Raw], line: bytes) -> dict[str, msg
 def _check_event_name(record: Mapping[str, msgspec.Raw]) -> str:
     event = decode_value(record["event"]) if "event" in record else None
     if event is None or (isinstance(event, str) and not event.strip()):
-        raise RecordRefused(Reason.MISSING_EVENT, "event", "'event' must not be missing or blank")
+        raise flaws.NO_EVENT.refusal()
     if not isinstance(event, str):
         raise RecordRefused(Reason.MISSING_EVENT, "event", f"'event' must be a string, not {kind_of(event)}")
     return event
@@ -181,29 +179,18 @@ def _check_event_name(record: Mapping[str, msgspec.Raw]) -> str:
 def _check_time(properties: Mapping[str, msgspec.Raw], now_s: float) -> None:
     time = decode_value(properties["time"]) if "time" in properties else None
     if time is None:
-        raise RecordRefused.of_field(Reason.MISSING_TIME, "properties.time", "must not be missing")
+        raise flaws.NO_TIME.refusal()
     if isinstance(time, bool) or not isinstance(time, (int, float)):
-        raise RecordRefused.of_field(
-            Reason.BAD_TIME,
-            "properties.time",
-            f"must be specified as seconds since epoch, not as {kind_of(time)}",
-        )
-    if is_time_in_range(time, now_s):
-        return
-    if time < limits.MIN_TIME_S:
-        raise RecordRefused.of_field(Reason.BAD_TIME, "properties.time", "must not be before 1971-01-01")
-    raise RecordRefused.of_field(
-        Reason.FUTURE_TIME,
-        "properties.time",
-        "must not be more than an hour ahead, in seconds or milliseconds since epoch",
-    )
+        raise flaws.time_as(kind_of(time)).refusal()
+    if not is_time_in_range(time, now_s):
+        raise (flaws.EARLY_TIME if time < limits.MIN_TIME_S else flaws.LATE_TIME).refusal()
 
 
 def _check_identity_event(event: str, properties: Mapping[str, msgspec.Raw], model: IdentityModel) -> None:
     if event not in limits.IDENTITY_EVENTS:
         return
     if model == "simplified":
-        raise RecordRefused(Reason.IDENTITY_EVENT, "event", NO_IDENTITY_EVENTS)
+        raise flaws.IDENTITY_EVENT.refusal()
     if event == "$merge":
         _check_merge(properties)
 
@@ -218,7 +205,7 @@ def _check_distinct_id(
         return
     text = distinct_id if isinstance(distinct_id, str) else bytes(properties["distinct_id"]).decode()
     if text.lower() in limits.DISALLOWED_IDS:
-        raise RecordRefused.of_field(Reason.DISALLOWED_ID, "properties.distinct_id", "is a disallowed value")
+        raise flaws.DISALLOWED_ID.refusal()
     if isinstance(distinct_id, str):
         return
     if isinstance(distinct_id, (dict, list)):
@@ -243,7 +230,7 @@ def _check_missing_distinct_id(
         return
     if model == "simplified" and any(_is_text(properties.get(key)) for key in ("$user_id", "$device_id")):
         return
-    raise RecordRefused.of_field(Reason.MISSING_DISTINCT_ID, "properties.distinct_id", "must not be missing")
+    raise flaws.NO_DISTINCT_ID.refusal()
 
 
 def _is_text(raw: msgspec.Raw | None) -> bool:

@@ -1,18 +1,19 @@
 """Prepares whole blocks of events by the C extension.
 
-One pass over a block's bytes tells which lines certainly keep all rules and what these lack; another writes
-them with it. Every other line goes to the judge.
+One pass over a block's bytes tells which lines certainly keep all rules and what these lack, and which
+certainly break one, as whole files can; another writes the former with what they lack. Every other line goes
+to the judge.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from itertools import repeat
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from mixpanel_http import limits
+from mixpanel_http import flaws, limits
 from mixpanel_http.compiled import extension
 from mixpanel_http.event_rules import (
     DEFAULTED_IP,
@@ -23,6 +24,7 @@ from mixpanel_http.event_rules import (
     check_event,
     make_id,
 )
+from mixpanel_http.flaws import Flaw
 from mixpanel_http.insert_ids import content_id, id_of_canonical, located
 from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.record_syntax import BLANK, CUT_SHORT, syntax_problem
@@ -34,6 +36,24 @@ if TYPE_CHECKING:
 IS_BUILT: Final = extension is not None
 _index: Final = attrgetter("index")
 _INVALID_JSON: Final = Reason.INVALID_JSON.value
+_NOT_UTF8: Final = "not_utf8"
+FLAWS: Final[Mapping[str, Flaw]] = {
+    "no_properties": flaws.NO_PROPERTIES,
+    "no_event": flaws.NO_EVENT,
+    "no_time": flaws.NO_TIME,
+    "time_as_text": flaws.time_as("text"),
+    "early_time": flaws.EARLY_TIME,
+    "late_time": flaws.LATE_TIME,
+    "identity_event": flaws.IDENTITY_EVENT,
+    "disallowed_id": flaws.DISALLOWED_ID,
+    "no_distinct_id": flaws.NO_DISTINCT_ID,
+    "cut_short": Flaw(Reason.INVALID_JSON, None, CUT_SHORT),
+    "lone_surrogate": flaws.LONE_SURROGATE,
+    "nan": flaws.non_finite("NaN"),
+    "infinity": flaws.non_finite("Infinity"),
+    "minus_infinity": flaws.non_finite("-Infinity"),
+}
+"""What is told of a line, by the extension's name for what is wrong with it; of `not_utf8`, that depends."""
 
 
 def _made_scanner() -> Scanner | None:
@@ -67,6 +87,19 @@ def _nowhere(_index: int) -> Place:
     return "", 0
 
 
+def _rejections(scan: Scan, name: str, lines: Iterable[int]) -> Iterable[Rejection]:
+    """Returns the refusals of lines that all have one flaw; they may be a block's every line."""
+    if name == _NOT_UTF8:
+        return [_not_utf8(index, *scan.broken(index)) for index in lines]
+    reason, field, message = FLAWS[name]
+    return map(Rejection, lines, repeat(reason.value), repeat(field), repeat(message))
+
+
+def _not_utf8(index: int, position: int, key: bytes | None) -> Rejection:
+    reason, field, message = flaws.not_utf8(position, None if key is None else flaws.field_of(key))
+    return Rejection(index, reason.value, field, message)
+
+
 class _Preparation:
     """What becomes of a scanned block's lines: which go to the judge, and the ids of those without one."""
 
@@ -75,10 +108,10 @@ class _Preparation:
         self._rules = rules
         self._now_s = now_s
         self._place = place
-        self._out = set(scan.cut_short)  # lines that are not sent
-        self._rejections = list(
-            map(Rejection, scan.cut_short, repeat(_INVALID_JSON), repeat(None), repeat(CUT_SHORT))
-        )
+        self._out = set(chain.from_iterable(scan.refused.values()))  # lines that are not sent
+        self._rejections = [
+            rejection for name, lines in scan.refused.items() for rejection in _rejections(scan, name, lines)
+        ]
         self._stamped: list[str] = []
         self._alterations: Counter[str] = Counter()
 

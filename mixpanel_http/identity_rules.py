@@ -18,7 +18,8 @@ import xxhash
 
 from mixpanel_http import limits
 from mixpanel_http.endpoints import TO_EVENTS
-from mixpanel_http.event_rules import NO_IDENTITY_EVENTS, IdentityModel, Place
+from mixpanel_http.event_rules import IdentityModel, Place
+from mixpanel_http.flaws import IDENTITY_EVENT
 from mixpanel_http.prepared import PreparedRecords
 from mixpanel_http.record_syntax import BLANK, decode_object, decode_value, raw_object
 from mixpanel_http.verdicts import Reason, RecordRefused, Rejection
@@ -95,7 +96,7 @@ def check_identity(line: bytes, rules: IdentityRules, clusters: Clusters) -> byt
     if not isinstance(event, str) or event not in limits.IDENTITY_EVENTS:
         _refuse("event", f"must be one of {', '.join(sorted(limits.IDENTITY_EVENTS))}")
     if rules.model == "simplified":
-        raise RecordRefused(Reason.IDENTITY_EVENT, "event", NO_IDENTITY_EVENTS)
+        raise IDENTITY_EVENT.refusal()
     try:
         properties = raw_object(record["properties"])
     except (KeyError, msgspec.ValidationError):

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from mixpanel_http import limits
+from mixpanel_http.flaws import LONE_SURROGATE, field_name, non_finite, not_utf8
 from mixpanel_http.insert_ids import LONGEST_INTEGER
 from mixpanel_http.verdicts import Reason, RecordRefused
 
@@ -94,15 +94,7 @@ def refuse_utf8(line: bytes, position: int) -> NoReturn:
         field = next((field_name(k) for k, v in record["properties"].items() if _is_broken(v)), None)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         field = None
-    name = field or "record"
-    raise RecordRefused(
-        Reason.INVALID_UTF8, field, f"{name} is invalid: string should be valid utf8 (byte {position})"
-    )
-
-
-def field_name(key: str) -> str:
-    """Returns a property's name as refusals show it: cut as Mixpanel cuts it, and fit to be written down."""
-    return f"properties.{key[: limits.MAX_STRING]}".encode(errors="replace").decode()
+    raise not_utf8(position, field).refusal()
 
 
 def _is_broken(value: object) -> bool:
@@ -146,12 +138,10 @@ def _refuse_mistaken(line: bytes) -> None:
     try:
         _lenient.decode(line.decode())
     except _NonFinite as error:
-        message = f"{error} is not JSON; send null or leave the property out"
-        raise RecordRefused(Reason.NON_FINITE_NUMBER, None, message) from None
+        raise non_finite(str(error)).refusal() from None
     except RecursionError:
         raise RecordRefused(Reason.TOO_DEEP, None, "nested too deeply to be read") from None
     except ValueError:
         return
     if b"\\u" in line:
-        message = "a \\u escape stands for half a character (lone surrogate)"
-        raise RecordRefused(Reason.LONE_SURROGATE, None, message)
+        raise LONE_SURROGATE.refusal()

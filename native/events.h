@@ -1,7 +1,7 @@
 #ifndef MIXPANEL_EVENTS_H
 #define MIXPANEL_EVENTS_H
 
-#include "json.h"
+#include "faults.h"
 
 #define MOST_NAMES 32
 #define LONGEST_NAME 40
@@ -32,14 +32,38 @@ typedef enum {
     SUSPECT = 1,    /* nothing else is known of it */
     WITHOUT_ID = 2, /* has no `$insert_id` */
     WITHOUT_IP = 4,
-    CUT_SHORT = 8, /* no JSON, because it ends too early; it is no suspect then */
+    REFUSED = 8, /* for its `Flaw` */
 } Finding;
 
-/* Where a line is, as offsets into its block. */
+/* Why a line is certainly refused. The rules stand in the order in which the judge looks at them. */
+typedef enum {
+    NO_PROPERTIES,
+    NO_EVENT,
+    NO_TIME,
+    TIME_AS_TEXT,
+    EARLY_TIME,
+    LATE_TIME,
+    IDENTITY_EVENT,
+    DISALLOWED_ID,
+    NO_DISTINCT_ID,
+    NO_RULE, /* is broken */
+    CUT_SHORT = NO_RULE,
+    NOT_UTF8,
+    LONE_SURROGATE,
+    NOT_A_NUMBER,
+    INFINITE,
+    MINUS_INFINITE,
+    FLAWS,
+} Flaw;
+
+/* Where a line is, as offsets into its block, and what has been found in it. */
 typedef struct {
     size_t start; /* without the white space around it, if it is an event */
     size_t end;
-    size_t close; /* the `}` of its properties */
+    size_t place; /* the `}` of its properties; of what is no UTF-8, the first such byte */
+    size_t key;   /* of what is no UTF-8, the property that it is in */
+    size_t key_size;
+    Flaw flaw;         /* if it is refused */
     unsigned findings; /* of `Finding` */
 } Line;
 

@@ -135,6 +135,42 @@ skip_escape(const Byte *at)
     return at[6] == '\\' && at[7] == 'u' && is_low_surrogate(hex4(at + 8)) ? at + 12 : NULL;
 }
 
+bool
+is_half_character(const Byte *at)
+{
+    return at[0] == '\\' && at[1] == 'u' && hex4(at + 2) >= 0 && skip_escape(at) == NULL;
+}
+
+static inline const Byte *
+skip_ascii(const Byte *at, const Byte *end)
+{
+#if EIGHT_AT_ONCE
+    for (uint64_t bytes; (size_t)(end - at) >= sizeof(bytes); at += sizeof(bytes)) {
+        memcpy(&bytes, at, sizeof(bytes));
+        if (bytes & EACH(0x80)) {
+            break;
+        }
+    }
+#endif
+    while (at < end && *at < 0x80) {
+        at++;
+    }
+    return at;
+}
+
+const Byte *
+skip_utf8_text(const Byte *at, const Byte *end)
+{
+    while ((at = skip_ascii(at, end)) < end) {
+        const Byte *behind = skip_utf8(at);
+        if (behind == NULL) {
+            break;
+        }
+        at = behind;
+    }
+    return at;
+}
+
 const Byte *
 skip_text(const Byte *at, Text *text)
 {
@@ -208,7 +244,7 @@ skip_number(const Byte *at, Number *number)
     return at - number->start <= LONGEST_NUMBER ? at : NULL;
 }
 
-static const Byte *
+const Byte *
 skip_word(const Byte *at, const char *word)
 {
     while (*word) {

@@ -56,9 +56,16 @@ const Byte *skip_string(const Byte *at, Text *text);
 const Byte *skip_number(const Byte *at, Number *number);
 const Byte *skip_literal(const Byte *at); /* true, false, null */
 const Byte *skip_value(const Byte *at, Bounds bounds);
+const Byte *skip_word(const Byte *at, const char *word);
 
 /* Skips a string from behind its opening quote, up to the closing one or to whatever may not stand in it. */
 const Byte *skip_text(const Byte *at, Text *text);
+
+/* Returns whether an escape stands for half a character, from its backslash. */
+bool is_half_character(const Byte *at);
+
+/* Skips what is UTF-8, whatever it says. */
+const Byte *skip_utf8_text(const Byte *at, const Byte *end);
 
 /* Writes a string's text without escapes, in UTF-8, and returns where it ends: never longer than the text. */
 Byte *unescape(Text text, Byte *out);

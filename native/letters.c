@@ -6,7 +6,8 @@
 
 #define UNKNOWN (-1)
 
-static const char OFFSET[] = ",\"offset\":", BASE64[] = "\"raw_b64\":\"", BASE64_END[] = "\"";
+static const char OFFSET[] = ",\"offset\":", RECORD[] = "\"record\":";
+static const char BASE64[] = "\"raw_b64\":\"", BASE64_END[] = "\"";
 static const char END[] = "}\n";
 
 typedef struct {
@@ -31,7 +32,7 @@ typedef struct {
     const Place *place;
     Piece opening;
     Piece closing;
-    Piece content; /* what holds the record; the line in base64 where it has no text */
+    Piece content; /* what holds the record: empty for the line as it is, without text for it in base64 */
 } Letter;
 
 /* Adds a line; returns false where memory is short. */
@@ -189,15 +190,57 @@ put_number(long long number, char *out)
     return out + size;
 }
 
+static bool
+is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
+static Piece
+stripped(Piece text)
+{
+    while (text.size > 0 && is_space(*text.start)) {
+        text.start++;
+        text.size--;
+    }
+    while (text.size > 0 && is_space(text.start[text.size - 1])) {
+        text.size--;
+    }
+    return text;
+}
+
+static size_t
+content_size(const Letter *letter)
+{
+    if (letter->content.start == NULL) {
+        return sizeof(BASE64) - 1 + base64_size(letter->place->text.size) + sizeof(BASE64_END) - 1;
+    }
+    return letter->content.size > 0 ? letter->content.size
+                                    : sizeof(RECORD) - 1 + stripped(letter->place->text).size;
+}
+
+static char *
+put_content(const Letter *letter, char *out)
+{
+    Piece text = letter->place->text;
+    if (letter->content.start == NULL) {
+        out = put(BASE64, sizeof(BASE64) - 1, out);
+        out = put_base64(text, out);
+        return put(BASE64_END, sizeof(BASE64_END) - 1, out);
+    }
+    if (letter->content.size > 0) {
+        return put(letter->content.start, letter->content.size, out);
+    }
+    text = stripped(text);
+    return put(text.start, text.size, put(RECORD, sizeof(RECORD) - 1, out));
+}
+
 static size_t
 letter_size(const Letter *letter)
 {
     const Place *place = letter->place;
-    size_t content = letter->content.start != NULL
-                         ? letter->content.size
-                         : sizeof(BASE64) - 1 + base64_size(place->text.size) + sizeof(BASE64_END) - 1;
     return letter->opening.size + number_size(place->number) + sizeof(OFFSET) - 1 + number_size(place->offset) +
-           letter->closing.size + content + sizeof(END) - 1;
+           letter->closing.size + content_size(letter) + sizeof(END) - 1;
 }
 
 static char *
@@ -209,15 +252,7 @@ put_letter(const Letter *letter, char *out)
     out = put(OFFSET, sizeof(OFFSET) - 1, out);
     out = put_number(place->offset, out);
     out = put(letter->closing.start, letter->closing.size, out);
-    if (letter->content.start != NULL) {
-        out = put(letter->content.start, letter->content.size, out);
-    }
-    else {
-        out = put(BASE64, sizeof(BASE64) - 1, out);
-        out = put_base64(place->text, out);
-        out = put(BASE64_END, sizeof(BASE64_END) - 1, out);
-    }
-    return put(END, sizeof(END) - 1, out);
+    return put(END, sizeof(END) - 1, put_content(letter, out));
 }
 
 /* Returns the letters one behind the other. */

@@ -1,6 +1,7 @@
 /* The Python side, as `_native.pyi` describes it. */
 #include "stable_python.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +11,9 @@
 #include "scan.h"
 
 /* One more with each change of what `_native.pyi` describes: mixpanel_http/compiled.py names the same. */
-#define INTERFACE 2
+#define INTERFACE 3
+
+#define MOST_OPEN 32 /* containers in each other; what nests deeper is for a closer look */
 
 typedef struct {
     PyObject_HEAD
@@ -143,7 +146,61 @@ module_canonical(PyObject *Py_UNUSED(module), PyObject *text)
     return found;
 }
 
+/* Returns whether a text is certainly JSON, all of which can be decoded; `room` is for as much and `PADDING`. */
+static bool
+is_json(const char *text, size_t size, Byte *room)
+{
+    const Bounds any = {INT_MAX, MOST_OPEN};
+    memcpy(room, text, size);
+    memset(room + size, 0, PADDING);
+    const Byte *at = skip_value(skip_space(room), any);
+    return at != NULL && skip_space(at) == room + size;
+}
+
+/* Takes bytes from a list and looks at them; returns a new reference, or NULL with an exception. */
+static PyObject *
+look_at(PyObject *lines, Py_ssize_t index, Byte **room, size_t *held)
+{
+    char *text = NULL;
+    Py_ssize_t size = 0;
+    if (PyBytes_AsStringAndSize(PyList_GetItem(lines, index), &text, &size) < 0) {
+        return NULL;
+    }
+    if ((size_t)size + PADDING > *held) {
+        free(*room);
+        *held = 2 * ((size_t)size + PADDING);
+        *room = malloc(*held);
+        if (*room == NULL) {
+            *held = 0;
+            return PyErr_NoMemory();
+        }
+    }
+    return PyBool_FromLong(is_json(text, (size_t)size, *room));
+}
+
+static PyObject *
+module_are_json(PyObject *Py_UNUSED(module), PyObject *lines)
+{
+    if (!PyList_Check(lines)) {
+        PyErr_SetString(PyExc_TypeError, "are_json takes a list");
+        return NULL;
+    }
+    Byte *room = NULL;
+    size_t held = 0;
+    PyObject *told = PyList_New(0);
+    for (Py_ssize_t i = 0; told != NULL && i < PyList_Size(lines); i++) {
+        PyObject *item = look_at(lines, i, &room, &held);
+        if (item == NULL || PyList_Append(told, item) < 0) {
+            Py_CLEAR(told);
+        }
+        Py_XDECREF(item);
+    }
+    free(room);
+    return told;
+}
+
 static PyMethodDef module_methods[] = {
+    {"are_json", module_are_json, METH_O, NULL},
     {"canonical", module_canonical, METH_O, NULL},
     {"letters", module_letters, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -13,7 +13,7 @@ typedef struct {
     size_t size;
     PyObject *suspects;   /* list of int */
     PyObject *without_id; /* list of int */
-    PyObject *cut_short;  /* list of int */
+    PyObject *refused;    /* dict of the lines by the name of their flaw */
     Py_ssize_t count;
     Line *lines;
 } Scan;
@@ -26,7 +26,7 @@ scan_dealloc(Scan *self)
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(self->suspects);
     Py_XDECREF(self->without_id);
-    Py_XDECREF(self->cut_short);
+    Py_XDECREF(self->refused);
     free(self->lines);
     free(self->text);
     PyObject_Free(self);
@@ -63,6 +63,16 @@ scan_lines(Scan *scan, const Byte *block, size_t size, const Rules *rules)
     return true;
 }
 
+/* Appends a number to a list; returns false with an exception. */
+static bool
+append(PyObject *list, Py_ssize_t number)
+{
+    PyObject *item = PyLong_FromSsize_t(number);
+    bool done = item != NULL && PyList_Append(list, item) == 0;
+    Py_XDECREF(item);
+    return done;
+}
+
 /* Returns the indices of the lines of which something has been found. */
 static PyObject *
 indices(const Scan *scan, Finding finding)
@@ -72,29 +82,98 @@ indices(const Scan *scan, Finding finding)
         if (!(scan->lines[i].findings & finding)) {
             continue;
         }
-        PyObject *index = PyLong_FromSsize_t(i);
-        if (index == NULL || PyList_Append(list, index) < 0) {
+        if (!append(list, i)) {
             Py_CLEAR(list);
         }
-        Py_XDECREF(index);
     }
     return list;
+}
+
+/* As `event_scan.py` calls them. */
+static const char *const FLAW_NAMES[FLAWS] = {
+    [NO_PROPERTIES] = "no_properties",
+    [NO_EVENT] = "no_event",
+    [NO_TIME] = "no_time",
+    [TIME_AS_TEXT] = "time_as_text",
+    [EARLY_TIME] = "early_time",
+    [LATE_TIME] = "late_time",
+    [IDENTITY_EVENT] = "identity_event",
+    [DISALLOWED_ID] = "disallowed_id",
+    [NO_DISTINCT_ID] = "no_distinct_id",
+    [CUT_SHORT] = "cut_short",
+    [NOT_UTF8] = "not_utf8",
+    [LONE_SURROGATE] = "lone_surrogate",
+    [NOT_A_NUMBER] = "nan",
+    [INFINITE] = "infinity",
+    [MINUS_INFINITE] = "minus_infinity",
+};
+
+/* Returns the lines that are refused, by the name of their flaw. */
+static PyObject *
+refused_lines(const Scan *scan)
+{
+    PyObject *lists[FLAWS] = {NULL}; /* borrowed from the dict */
+    PyObject *refused = PyDict_New();
+    for (Py_ssize_t i = 0; refused != NULL && i < scan->count; i++) {
+        const Line *line = &scan->lines[i];
+        if (!(line->findings & REFUSED)) {
+            continue;
+        }
+        PyObject **list = &lists[line->flaw];
+        if (*list == NULL && (*list = PyList_New(0)) != NULL) {
+            int set = PyDict_SetItemString(refused, FLAW_NAMES[line->flaw], *list);
+            Py_DECREF(*list);
+            if (set < 0) {
+                *list = NULL;
+            }
+        }
+        if (*list == NULL || !append(*list, i)) {
+            Py_CLEAR(refused);
+        }
+    }
+    return refused;
+}
+
+/* Returns the line that a number stands for, or NULL with an exception. */
+static const Line *
+line_at(const Scan *scan, PyObject *number)
+{
+    Py_ssize_t index = PyLong_AsSsize_t(number);
+    if (index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (index < 0 || index >= scan->count) {
+        PyErr_SetString(PyExc_IndexError, "there is no such line");
+        return NULL;
+    }
+    return &scan->lines[index];
 }
 
 static PyObject *
 scan_line_method(Scan *self, PyObject *argument)
 {
-    Py_ssize_t index = PyLong_AsSsize_t(argument);
-    if (index == -1 && PyErr_Occurred()) {
+    const Line *line = line_at(self, argument);
+    if (line == NULL) {
         return NULL;
     }
-    if (index < 0 || index >= self->count) {
-        PyErr_SetString(PyExc_IndexError, "there is no such line");
-        return NULL;
-    }
-    const Line *line = &self->lines[index];
     return PyBytes_FromStringAndSize(
         (const char *)self->text + line->start, (Py_ssize_t)(line->end - line->start));
+}
+
+static PyObject *
+scan_broken(Scan *self, PyObject *argument)
+{
+    const Line *line = line_at(self, argument);
+    if (line == NULL) {
+        return NULL;
+    }
+    if (line->flaw != NOT_UTF8) {
+        PyErr_SetString(PyExc_ValueError, "the line is UTF-8, or not read");
+        return NULL;
+    }
+    return Py_BuildValue(
+        "ny#", (Py_ssize_t)(line->place - line->start), line->key > 0 ? self->text + line->key : NULL,
+        (Py_ssize_t)line->key_size);
 }
 
 /* Writes the canonical forms of the lines without an id, one behind the other; needs no Python. */
@@ -236,7 +315,7 @@ put_clean(Body *body, const Byte *text, const Line *line)
         }
     }
     separate(body);
-    put(body, text + line->start, line->close - line->start);
+    put(body, text + line->start, line->place - line->start);
     if (id.text != NULL) {
         put(body, ID_BEFORE, sizeof(ID_BEFORE) - 1);
         put(body, id.text, id.size);
@@ -246,7 +325,7 @@ put_clean(Body *body, const Byte *text, const Line *line)
         put(body, NO_IP, sizeof(NO_IP) - 1);
         body->defaulted++;
     }
-    put(body, text + line->close, line->end - line->close);
+    put(body, text + line->place, line->end - line->place);
     return 1;
 }
 
@@ -258,7 +337,7 @@ put_lines(Body *body, const Scan *scan)
     body->size = 0;
     for (Py_ssize_t i = 0; i < scan->count; i++) {
         const Line *line = &scan->lines[i];
-        if (line->findings & CUT_SHORT) {
+        if (line->findings & REFUSED) {
             continue;
         }
         if ((line->findings & SUSPECT ? put_suspect(body) : put_clean(body, scan->text, line)) < 0) {
@@ -295,6 +374,7 @@ scan_body(Scan *self, PyObject *arguments)
 
 static PyMethodDef scan_methods[] = {
     {"line", (PyCFunction)scan_line_method, METH_O, NULL},
+    {"broken", (PyCFunction)scan_broken, METH_O, NULL},
     {"contents", (PyCFunction)scan_contents, METH_NOARGS, NULL},
     {"body", (PyCFunction)scan_body, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -304,7 +384,7 @@ static PyMemberDef scan_members[] = {
     {"count", T_PYSSIZET, offsetof(Scan, count), READONLY, NULL},
     {"suspects", T_OBJECT_EX, offsetof(Scan, suspects), READONLY, NULL},
     {"without_id", T_OBJECT_EX, offsetof(Scan, without_id), READONLY, NULL},
-    {"cut_short", T_OBJECT_EX, offsetof(Scan, cut_short), READONLY, NULL},
+    {"refused", T_OBJECT_EX, offsetof(Scan, refused), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -343,7 +423,7 @@ new_scan(PyObject *block, const Rules *rules)
     scan->text = NULL;
     scan->lines = NULL;
     scan->count = 0;
-    scan->suspects = scan->without_id = scan->cut_short = NULL;
+    scan->suspects = scan->without_id = scan->refused = NULL;
     Py_BEGIN_ALLOW_THREADS
     done = scan_lines(scan, text, size, rules);
     Py_END_ALLOW_THREADS
@@ -352,7 +432,7 @@ new_scan(PyObject *block, const Rules *rules)
     }
     else if (
         (scan->suspects = indices(scan, SUSPECT)) && (scan->without_id = indices(scan, WITHOUT_ID)) &&
-        (scan->cut_short = indices(scan, CUT_SHORT))) {
+        (scan->refused = refused_lines(scan))) {
         return (PyObject *)scan;
     }
     Py_DECREF(scan);

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mixpanel_http import event_rules, record_syntax
+from mixpanel_http import event_rules, flaws, record_syntax
 from mixpanel_http.insert_ids import InsertIdPolicy
 from mixpanel_http.verdicts import Reason
 from tests.event_checks import check, refusal
@@ -24,7 +24,7 @@ def test_what_the_service_would_refuse_is_refused_by_name(name: str) -> None:
 
 
 def test_each_reason_has_a_record_that_is_refused_for_it() -> None:
-    source = inspect.getsource(event_rules) + inspect.getsource(record_syntax)
+    source = "".join(map(inspect.getsource, (event_rules, record_syntax, flaws)))
     elsewhere = {"INSERT_ID_FIELDS_MISSING", "BAD_IDENTITY_EVENT"}  # they need rules other than the ordinary
 
     assert {reason.name for _, reason, _ in REFUSED.values()} == (

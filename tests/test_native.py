@@ -189,12 +189,13 @@ def assert_cut_short_is_told_truly(text: bytes) -> bool:
     """Holds what is told of a line that is no event against the judge; returns whether it is cut short."""
     assert scanner is not None
     scan = scanner.scan(text, int(NOW) + 3600, True)
-    if scan.cut_short:
+    if "cut_short" in scan.refused:
         with pytest.raises(RecordRefused) as refused:
             check_event(text, EventRules(), NOW)
         assert (refused.value.reason, refused.value.message) == (Reason.INVALID_JSON, CUT_SHORT)
-        assert (scan.cut_short, scan.suspects, scan.body([], [], True)) == ([0], [], (b"", 0))
-    return bool(scan.cut_short)
+        assert (scan.refused, scan.suspects) == ({"cut_short": [0]}, [])
+        assert scan.body([], [], True) == (b"", 0)
+    return "cut_short" in scan.refused
 
 
 def test_an_event_that_is_cut_short_needs_no_second_look() -> None:

@@ -15,7 +15,7 @@ from mixpanel_http.mixed_records import without_token
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.compression import without_suffix
 from transforms.elements import Block, OversizeLine, block_lines
-from transforms.letters import NO_LETTERS, Following, LetterLines, following, letters_of
+from transforms.letters import NO_LETTERS, Following, LetterLines, are_json, following, letters_of
 
 VERSION: Final = 1
 _NO_JSON: Final = frozenset(
@@ -27,6 +27,7 @@ _NO_JSON: Final = frozenset(
     }
 )
 _TOKEN: Final = b'token"'
+_AS_IT_IS: Final = b""
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(float_hook=str).decode
 _look_at: Final = msgspec.json.Decoder(msgspec.Raw).decode  # at the syntax; decodes nothing
@@ -164,17 +165,21 @@ def _contents(block: Block, rejections: Sequence[Rejection]) -> list[bytes | Non
     tells_token = _TOKEN in block.raw
     if not (tells_token or in_base64) and all(r.reason in _NO_JSON for r in rejections):
         return [None] * len(rejections)
-    lines = block_lines(block)
+    every = block_lines(block)
+    lines = [every[rejection.index] for rejection in rejections]
     contents: list[bytes | None] = []
-    for rejection in rejections:
-        line = lines[rejection.index]
+    for rejection, line, is_json in zip(rejections, lines, are_json(lines), strict=True):
         told = without_token(line) if tells_token and _TOKEN in line else line
         if rejection.index in in_base64:
             contents.append(b'"raw_b64":"%b"' % told)
-        elif rejection.reason in _NO_JSON or block.oversize or not _is_json(told):
+        elif rejection.reason in _NO_JSON or block.oversize:
             contents.append(b'"raw_b64":"%b"' % b64encode(told))
-        else:
+        elif is_json and told is line:
+            contents.append(_AS_IT_IS)
+        elif _is_json(told):
             contents.append(b'"record":%b' % told.strip(b" \t\r\n"))
+        else:
+            contents.append(b'"raw_b64":"%b"' % b64encode(told))
     return contents
 
 

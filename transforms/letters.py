@@ -80,7 +80,8 @@ def letters_by_python(
         indices: for each letter which line it is about.
         openings: for each what stands before the line's number.
         closings: for each what stands between the line's offset and its content.
-        contents: for each the member that holds the record, or None for the line in base64.
+        contents: for each the member that holds the record; empty for the line as it is, which has to be
+            JSON then, or None for the line in base64.
     """
     lines = block.split(b"\n")
     numbers, offsets = _places(lines, places)
@@ -91,10 +92,14 @@ def letters_by_python(
             numbers[index],
             offsets[index],
             closing,
-            b'"raw_b64":"%b"' % b64encode(lines[index]) if content is None else content,
+            content or _content(lines[index], content),
         )
         for index, opening, closing, content in zip(indices, openings, closings, contents, strict=True)
     )
+
+
+def _content(line: bytes, content: bytes | None) -> bytes:
+    return b'"raw_b64":"%b"' % b64encode(line) if content is None else b'"record":' + line.strip(b" \t\r")
 
 
 def _places(lines: Sequence[bytes], places: Iterable[Following]) -> tuple[list[bytes], list[bytes]]:
@@ -112,4 +117,10 @@ def _texts(numbers: Iterable[int], first: int) -> list[bytes]:
     return [b"null" if first < 0 else b"%d" % number for number in numbers]
 
 
+def no_idea(lines: Sequence[bytes]) -> list[bool]:
+    """Returns of no line that it is JSON: there is nothing here that tells it at a glance."""
+    return [False] * len(lines)
+
+
+are_json: Final = no_idea if extension is None else extension.are_json
 letters_of: Final = letters_by_python if extension is None else extension.letters

@@ -21,7 +21,7 @@ import msgspec
 
 from benchmarks.bars import Bar, verdict
 from record_maps.known_dialects import DIALECTS
-from record_maps.mapper import compile_map
+from record_maps.mapper import Mapper
 from record_maps.spec import (
     MIXPANEL_SHAPE,
     EventNames,
@@ -127,7 +127,7 @@ def cases(count: int) -> Iterator[tuple[str, MapSpec, list[bytes]]]:
     yield "Mixpanel's shape, a tag", refine(MIXPANEL_SHAPE, {"tags": (("import", b"1"),)}), shaped
     for name, dialect in DIALECTS.items():
         (path,) = SAMPLES.glob(f"{name}.*")
-        mapper = compile_map(dialect.spec)
+        mapper = Mapper(dialect.spec)
         lines = [line for line in path.read_bytes().splitlines() if line.startswith(b"{")]
         good = [line for line in lines if mapper.map_lines([line]).lines]
         yield f"dialect {name}", dialect.spec, (good * (count // len(good) + 1))[:count]
@@ -143,7 +143,7 @@ def main() -> int:
     arguments = parser.parse_args()
     bars = []
     for name, spec, lines in cases(arguments.records):
-        seconds, ratio = measured(lines, compile_map(spec).map_lines)
+        seconds, ratio = measured(lines, Mapper(spec).map_lines)
         bars.append(Bar("a typical map, over the bare loop", ratio, "times", most=MOST_RATIO, digits=1))
         size = sum(map(len, lines)) // len(lines)
         print(f"      {name:<48} {seconds:>6.1f} CPU-s/M, {ratio:>4.1f} times the bare loop ({size} bytes)")

@@ -45,17 +45,8 @@ CREATE TABLE IF NOT EXISTS lexicon (
 CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 TABLES = (
-    *(
-        "body",
-        "event",
-        "profile_update",
-        "refused",
-        "profile",
-        "request",
-        "tally",
-        "identity",
-        "lookup_table",
-    ),
+    *("body", "event", "profile_update", "refused", "profile", "request", "tally", "identity"),
+    "lookup_table",
     *("lexicon", "fact"),
 )
 

@@ -20,7 +20,7 @@ from pipelines.report import ExitCode
 from pipelines.resuming import pattern_of
 from pipelines.streams import print_out
 from record_maps.functions import folder_of
-from record_maps.mapper import MappedLines, Mapper, compile_map
+from record_maps.mapper import MappedLines, Mapper
 from transforms.dead_letters import LinePlaces
 from transforms.duplicate_keys import refuse_duplicates
 from transforms.elements import Block, block_lines
@@ -125,7 +125,7 @@ def _mapper(config: Config) -> Mapper | None:
     declared = config.records.map
     if declared is None:
         return None
-    return compile_map(declared.to_spec(), folder_of(declared.function) if declared.function else None)
+    return Mapper(declared.to_spec(), folder_of(declared.function) if declared.function else None)
 
 
 def _blocks(config: Config, count: int) -> Iterator[Block]:

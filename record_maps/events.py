@@ -12,7 +12,7 @@ from mixpanel_http.event_rules import is_valid_insert_id
 from mixpanel_http.limits import MAX_INSERT_ID_BYTES, MAX_NESTING
 from record_maps.deep import shallow
 from record_maps.names import MOST_NAMES, NameList
-from record_maps.paths import Fields, Row, id_text
+from record_maps.paths import Fields, Row, id_text, text_of
 from record_maps.personal import PersonalDataRule
 from record_maps.properties import PropertyMaker, getter
 from record_maps.spec import EventNames, Filtered, MapSpec, PersonalData
@@ -26,7 +26,6 @@ OWN: Final = ("time", "distinct_id", "$insert_id")
 
 _DAY_S: Final = 86_400.0
 _encode: Final = msgspec.json.Encoder().encode
-_text: Final = msgspec.json.Decoder(str).decode
 
 
 class EventMaker:
@@ -110,9 +109,8 @@ class _Wanted:
         return self._found[token]
 
     def _decide(self, event: msgspec.Raw) -> msgspec.Raw | None:
-        try:
-            name = _text(event)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        name = text_of(event)
+        if name is None:
             return event  # it is refused for what it is
         if name in self._deny or (self._allow and name not in self._allow):
             return None
@@ -128,11 +126,8 @@ def _as_insert_id(value: msgspec.Raw) -> msgspec.Raw:
     if _TAKEN_AS_ID(bytes(value)):
         return value
     value = id_text(value)
-    try:
-        text = _text(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return value
-    if not text.strip() or is_valid_insert_id(text):
+    text = text_of(value)
+    if text is None or not text.strip() or is_valid_insert_id(text):
         return value
     return msgspec.Raw(_encode(xxhash.xxh3_128_hexdigest(text.encode())))
 

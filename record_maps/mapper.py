@@ -55,7 +55,16 @@ class Mapper:
     """Applies one map. Used by one thread."""
 
     def __init__(self, spec: MapSpec, folder: str | None = None) -> None:
-        """Compiles a map; see `compile_map`."""
+        """Compiles a map.
+
+        Args:
+            spec: what the map says.
+            folder: where its function's module is looked for, beside what is installed.
+
+        Raises:
+            FunctionMissing: if the map's function is not there.
+            SecretUnavailable: if its salt is not.
+        """
         self._read = spec.read or _read
         self._maker = EventMaker(spec)
         self._split = _splitting(spec, folder)
@@ -125,20 +134,6 @@ class Mapper:
                 mapped.rejections.append(refused.rejection(index, number))
             else:
                 _settle(mapped, index, number, made)
-
-
-def compile_map(spec: MapSpec, folder: str | None = None) -> Mapper:
-    """Returns a map that is ready to be applied.
-
-    Args:
-        spec: what the map says.
-        folder: where its function's module is looked for, beside what is installed.
-
-    Raises:
-        FunctionMissing: if the map's function is not there.
-        SecretUnavailable: if its salt is not.
-    """
-    return Mapper(spec, folder)
 
 
 def _settle(mapped: MappedLines, index: int, number: int, made: bytes | Filtered) -> None:

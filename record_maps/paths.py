@@ -21,6 +21,7 @@ _STEP: Final = re.compile(
     r"""(?P<key>[^.\[\]"'\s][^.\[\]"']*)|"(?P<quoted>(?:[^"\\]|\\["\\])+)"|\[(?P<place>[0-9]{1,6})\]"""
 )
 _raw_object: Final = msgspec.json.Decoder(Fields).decode
+_text: Final = msgspec.json.Decoder(str).decode
 _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -98,6 +99,20 @@ def id_text(value: msgspec.Raw) -> msgspec.Raw:
     """Returns an id as text: a number's own digits; anything else as it is, for the rules to judge."""
     token = bytes(value)
     return msgspec.Raw(b'"%b"' % token) if token[0] in _NUMBER_STARTS else value
+
+
+def text_of(raw: msgspec.Raw | None) -> str | None:
+    """Returns what a text says, or None if a value is none, or no text in UTF-8.
+
+    >>> text_of(msgspec.Raw(b'"a"')), text_of(msgspec.Raw(b"1")), text_of(None)
+    ('a', None, None)
+    """
+    if raw is None:
+        return None
+    try:
+        return _text(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def opened(raw: msgspec.Raw | bytes | None) -> Fields | None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from record_maps.names import IDS, MOST_NAMES, NameList
-from record_maps.paths import NULL_VALUE, Fields, elements, id_text, opened
+from record_maps.paths import NULL_VALUE, Fields, elements, id_text, opened, text_of
 from record_maps.spec import PersonalData
 
 Fate = Literal["kept", "hashed", "removed"]
@@ -78,9 +78,8 @@ class PersonalDataRule:
         """Returns a text, like the name of an event, with what the patterns find replaced."""
         if not (self._traces and self._may_match(bytes(raw))):
             return raw
-        try:
-            text = _text(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        text = text_of(raw)
+        if text is None:
             return raw  # it is refused for what it is
         return msgspec.Raw(_encode(self._cleaned(text)))
 
@@ -189,9 +188,8 @@ class PersonalDataRule:
 
     def _hash_of(self, raw: msgspec.Raw) -> msgspec.Raw:
         """Returns the hash of a text, or of another value's JSON with its keys in order."""
-        try:
-            text = _text(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        text = text_of(raw)
+        if text is None:
             text = _sorted_json(raw).decode("utf-8", "surrogateescape")
         return msgspec.Raw(_encode(self._digest(text)))
 

@@ -1,4 +1,4 @@
-"""What a map says: plain values, which `mapper.compile_map` makes work, and how one refines another."""
+"""What a map says: plain values, which `mapper.Mapper` makes work, and how one refines another."""
 
 from __future__ import annotations
 

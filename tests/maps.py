@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from record_maps.mapper import MappedLines, compile_map
+from record_maps.mapper import MappedLines, Mapper
 from record_maps.spec import MapSpec, TimeSpec, parse_value
 
 NOW = 1_750_000_000.0
@@ -18,7 +18,7 @@ FLAT = MapSpec(
 def mapped(spec: MapSpec, *lines: bytes | dict[str, Any]) -> MappedLines:
     """Returns what a map makes of some lines."""
     found = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
-    return compile_map(spec).map_lines(found)
+    return Mapper(spec).map_lines(found)
 
 
 def event_of(spec: MapSpec, record: dict[str, Any]) -> dict[str, Any]:

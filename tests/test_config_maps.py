@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from record_maps.mapper import compile_map
+from record_maps.mapper import Mapper
 from tests.configurations import LOCAL, Load, errors_of
 
 MAPPED = LOCAL + "records:\n  map:\n"
@@ -97,7 +97,7 @@ def test_fields_that_are_called_as_mixpanel_calls_them_need_not_be_named(load: L
     assert declared is not None
 
     (line,) = (
-        compile_map(declared.to_spec())
+        Mapper(declared.to_spec())
         .map_lines([b'{"name":"a","time":"05.03.2024","distinct_id":7,"$insert_id":"i_1","x":1}'])
         .lines
     )
@@ -111,7 +111,7 @@ def test_dates_hold_also_where_the_time_is_not_named(load: Load) -> None:
     declared = load(MAPPED + "    event: name\n" + days).records.map
     assert declared is not None
 
-    mapped = compile_map(declared.to_spec()).map_lines(
+    mapped = Mapper(declared.to_spec()).map_lines(
         [
             b'{"name":"a","time":1709683200,"distinct_id":"u"}',
             b'{"name":"a","time":1709683199,"distinct_id":"u"}',

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mixpanel_http.event_rules import EventRules
 from record_maps.known_dialects import DIALECTS
-from record_maps.mapper import NO_RECORD, MappedLines, Mapper, compile_map
+from record_maps.mapper import NO_RECORD, MappedLines, Mapper
 from record_maps.paths import Path as Path_
 from record_maps.spec import Const, Spread, Value
 from tests.backfills import Backfills
@@ -44,7 +44,7 @@ def lines_of(name: str) -> tuple[bytes, ...]:
 
 @cache
 def mapper_of(name: str) -> Mapper:
-    return compile_map(DIALECTS[name].spec)
+    return Mapper(DIALECTS[name].spec)
 
 
 def mapped(name: str, *lines: bytes) -> MappedLines:

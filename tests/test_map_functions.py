@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from record_maps.mapper import MappedLines, compile_map
+from record_maps.mapper import MappedLines, Mapper
 from record_maps.spec import MIXPANEL_SHAPE, refine
 
 LINE = b'{"event":"e","properties":{"time":1709627400,"distinct_id":"secret@x.org"}}'
@@ -23,9 +23,7 @@ def mapped_by(tmp_path: Path) -> Run:
     def run(text: str) -> MappedLines:
         module = f"functions_of_a_test_{next(_numbers)}"  # of its own: modules stay loaded
         (tmp_path / f"{module}.py").write_text(text)
-        return compile_map(refine(MIXPANEL_SHAPE, {"function": f"{module}:f"}), str(tmp_path)).map_lines(
-            [LINE]
-        )
+        return Mapper(refine(MIXPANEL_SHAPE, {"function": f"{module}:f"}), str(tmp_path)).map_lines([LINE])
 
     return run
 

@@ -12,7 +12,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from mixpanel_emulator.process import EmulatorProcess
 from record_maps.functions import FunctionMissing, load_function
-from record_maps.mapper import compile_map
+from record_maps.mapper import Mapper
 from record_maps.spec import MapSpec, TimeSpec, parse_value
 from tests.backfills import Backfills
 from tests.steps import shown_settings, step_pipeline
@@ -63,7 +63,7 @@ def test_the_step_maps_each_block_as_the_rule_does() -> None:
         block_of(b"begin", oversize=OversizeLine(1 << 30, "00")),
         Block("0000000", "attempt", 3, b"", (), end=True),
     ]
-    mapper = compile_map(FLAT)
+    mapper = Mapper(FLAT)
     with step_pipeline() as pipeline:
         mapped = pipeline | beam.Create(blocks) | MapRecords(FLAT)
         assert_that(mapped, equal_to([map_block(block, mapper) for block in blocks]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.receipts import Receipt
 from mixpanel_http.verdicts import Reason, RecordRefused
-from record_maps.mapper import compile_map
+from record_maps.mapper import Mapper
 from record_maps.paths import Fields
 from record_maps.spec import EventNames, Filtered, MapSpec, Reshaped, TimeSpec, parse_value
 from tests.ledgers import NOW
@@ -71,7 +71,7 @@ def settled(lines: list[bytes], cut: int, fates: list[str], per_request: int) ->
     sizes = [sum(len(line) + 1 for line in part) for part in (lines[:cut], lines[cut:])]
     spans = (Span(0, "a", cut, sizes[0], 1, 0), Span(1, "b", len(lines) - cut, sizes[1], 1, 0))
     block = Block("0", "a", 0, raw, tuple(span for span in spans if span.lines))
-    prepared = prepare_block(map_block(block, compile_map(SPEC)), EventRules(), NOW)
+    prepared = prepare_block(map_block(block, Mapper(SPEC)), EventRules(), NOW)
     requests = tuple(encode_requests(prepared.records, per_request, 1 << 20))
     return settle_block(EncodedBlock(prepared.block, prepared.records, requests), Service(fates))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.config_reading import load_config
-from record_maps.mapper import compile_map
+from record_maps.mapper import Mapper
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = [DOCS / "mapping.md", *sorted((DOCS / "dialects").glob("*.md"))]
@@ -32,7 +32,7 @@ def steps(lines: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def outcome(spec: Any, line: str) -> list[Any]:
-    mapped = compile_map(spec).map_lines([line.encode()])
+    mapped = Mapper(spec).map_lines([line.encode()])
     return [
         *map(json.loads, mapped.lines),
         *(f"filtered: {reason}" for _, reason in mapped.filtered),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mixpanel_http.event_rules import EventRules
 from mixpanel_http.insert_ids import InsertIdPolicy
 from mixpanel_http.secret_refs import SecretRef
-from record_maps.mapper import compile_map
+from record_maps.mapper import Mapper
 from record_maps.paths import parse_path
 from record_maps.spec import (
     PATTERNS,
@@ -82,7 +82,7 @@ def several(fields: dict[str, msgspec.Raw]) -> list[dict[str, msgspec.Raw] | Fil
 def ids_of(spec: MapSpec, blocks: list[list[bytes]], policy: InsertIdPolicy) -> list[str]:
     ids: list[str] = []
     offset = 0
-    mapper = compile_map(spec)
+    mapper = Mapper(spec)
     for lines in blocks:
         raw = b"".join(line + b"\n" for line in lines)
         block = Block("0", "a", 0, raw, (Span(0, "f.json", len(lines), len(raw), 1, offset),))
@@ -93,7 +93,7 @@ def ids_of(spec: MapSpec, blocks: list[list[bytes]], policy: InsertIdPolicy) -> 
 
 @given(st.lists(st.sampled_from([b"", b"  ", b"x", b"[]", b'{"e":"x","t":"never"}', b'{"e":"ok"}'])))
 def test_each_line_is_blank_or_has_its_outcomes(lines: list[bytes]) -> None:
-    found = compile_map(refine(FLAT, {"events": EventNames(deny=("x",))})).map_lines(lines)
+    found = Mapper(refine(FLAT, {"events": EventNames(deny=("x",))})).map_lines(lines)
     outcomes = len(found.lines) + len(found.filtered) + len(found.rejections)
 
     assert outcomes == len(lines) - len(found.blank) + len(found.expanded)
@@ -195,7 +195,7 @@ def test_what_a_map_does_not_look_into_is_left_to_the_rules() -> None:
     line = b'{"e":"x","t":1709627400,"u":"u","s":"\xff"}'
     block = Block("0", "a", 0, line + b"\n", (Span(0, "f", 1, len(line) + 1, 1, 0),))
 
-    prepared = prepare_block(map_block(block, compile_map(FLAT)), EventRules(), NOW)
+    prepared = prepare_block(map_block(block, Mapper(FLAT)), EventRules(), NOW)
     assert [(r.index, r.reason, r.output) for r in prepared.records.rejections] == [(0, "invalid_utf8", 0)]
 
 
@@ -300,7 +300,7 @@ ANY_LINE = st.dictionaries(KEY, JSON, max_size=5).map(lambda record: json.dumps(
 )
 def test_no_map_fails_on_any_line(spec: MapSpec, lines: list[bytes], junk: bytes) -> None:
     lines.append(lines[0][: len(lines[0]) // 2] + junk + lines[0][len(lines[0]) // 2 :])
-    found = compile_map(spec).map_lines(lines)
+    found = Mapper(spec).map_lines(lines)
 
     outcomes = len(found.lines) + len(found.filtered) + len(found.rejections)
     assert outcomes == len(lines) - len(found.blank)

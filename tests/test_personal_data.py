@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_http.secret_refs import SecretRef
-from record_maps.mapper import compile_map
+from record_maps.mapper import Mapper
 from record_maps.spec import Flatten, MapSpec, PersonalData, TimeSpec, Traits, parse_value, refine
 
 FLAT = MapSpec(event=parse_value("e"), time=TimeSpec(parse_value("t")), distinct_id=parse_value("u"))
@@ -17,7 +17,7 @@ FLAT = MapSpec(event=parse_value("e"), time=TimeSpec(parse_value("t")), distinct
 def event_of(personal: PersonalData, flatten: Flatten | None = None, **fields: Any) -> dict[str, Any]:
     spec = refine(FLAT, {"personal_data": personal, "flatten": flatten})
     line = json.dumps({"e": "Order", "t": 1_709_627_400, "u": "u-1", **fields}).encode()
-    (made,) = compile_map(spec).map_lines([line]).lines
+    (made,) = Mapper(spec).map_lines([line]).lines
     event: dict[str, Any] = json.loads(made)
     return event
 
@@ -102,7 +102,7 @@ def test_everything_but_what_is_removed_stays(tree: Any) -> None:
 def test_what_has_no_personal_data_in_it_keeps_its_tokens() -> None:
     spec = refine(FLAT, {"personal_data": PersonalData(remove=Traits(("bad",)))})
     line = b'{"e":"x","t":1709627400,"u":"u","n":{"a":[1.50,"\\u0041"]},"l":[{"b":1e2}]}'
-    (made,) = compile_map(spec).map_lines([line]).lines
+    (made,) = Mapper(spec).map_lines([line]).lines
 
     assert b'"n":{"a":[1.50,"\\u0041"]},"l":[{"b":1e2}]' in made
 
@@ -112,7 +112,7 @@ def test_what_hides_behind_a_key_that_stands_twice_is_not_sent(traits: Traits) -
     spec = refine(FLAT, {"personal_data": PersonalData(remove=traits)})
     hidden = b'{"o":{"email":"a@x.org"},"o":{"n":1.0}}'
     line = b'{"e":"x","t":1709627400,"u":"u","n":%b,"l":[%b]}' % (hidden, hidden)
-    (made,) = compile_map(spec).map_lines([line]).lines
+    (made,) = Mapper(spec).map_lines([line]).lines
 
     assert b"a@x.org" not in made
     assert json.loads(made)["properties"]["n"] == {"o": {"n": 1.0}}
@@ -171,6 +171,6 @@ def test_personal_data_is_found_also_where_what_lies_deep_becomes_text() -> None
     spec = refine(FLAT, {"personal_data": PersonalData(remove=Traits(("email",))), "deep_as_text": True})
     deep = {"a": {"b": {"c": {"email": "a@x.org", "n": 1}}}}
     line = json.dumps({"e": "x", "t": 1_709_627_400, "u": "u", "d": deep}).encode()
-    (made,) = compile_map(spec).map_lines([line]).lines
+    (made,) = Mapper(spec).map_lines([line]).lines
 
     assert json.loads(made)["properties"]["d"] == {"a": {"b": {"c": '{"n":1}'}}}

@@ -9,7 +9,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from record_maps.mapper import Mapper, compile_map
+from record_maps.mapper import Mapper
 from record_maps.spec import MapSpec
 from transforms.elements import Block, block_lines
 
@@ -57,7 +57,7 @@ class _MapFn(beam.DoFn):
         super().__init__()
 
     def setup(self) -> None:
-        self._mapper = compile_map(self.spec, self.folder)
+        self._mapper = Mapper(self.spec, self.folder)
 
     def process(self, block: Block) -> Iterator[Block]:
         assert self._mapper is not None

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import xxhash
 
-from record_maps.paths import NULL_VALUE, Fields, elements, opened
+from record_maps.paths import NULL_VALUE, Fields, elements, opened, text_of
 from record_maps.spec import Dialect, MapSpec, Spread, TimeSpec
 
 # Places in Google's own batches, and what is said in a better way elsewhere in the row.
@@ -22,7 +22,6 @@ INTERNAL: Final = frozenset(
     }
 )
 TYPES: Final = ("string_value", "int_value", "double_value", "float_value")
-_text: Final = msgspec.json.Decoder(str).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -84,10 +83,8 @@ def _typed(value: Fields) -> Iterator[msgspec.Raw]:
 
 
 def _key(raw: msgspec.Raw) -> str:
-    try:
-        return _text(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return bytes(raw).decode(errors="replace")
+    key = text_of(raw)
+    return bytes(raw).decode(errors="replace") if key is None else key
 
 
 DIALECT: Final = Dialect(

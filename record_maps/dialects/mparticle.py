@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from mixpanel_http.verdicts import Reason, RecordRefused
-from record_maps.paths import Fields, elements, opened
+from record_maps.paths import NULL_VALUE, Fields, elements, opened, text_of
 from record_maps.spec import Dialect, Filtered, MapSpec, Reshaped, Spread, TimeSpec
 
 # What mParticle says of a batch, and the parts of it that are spread over its events.
@@ -22,37 +22,20 @@ INTERNAL: Final = frozenset(
         *("application_info", "attribution_info", "consent_state", "api_key", "batch_id", "context"),
         *("data_plan_context", "ip", "job_id", "message_id", "message_type", "mp_deviceid", "mpid"),
         *("partner_identity", "integration_attributes", "schema_version", "source_request_id", "debug_event"),
-        *(
-            "timestamp_unixtime_ms",
-            "unique_id",
-            "user_attribute_change",
-            "cookies",
-            "batch_type",
-            "source_info",
-        ),
+        *("timestamp_unixtime_ms", "unique_id", "user_attribute_change", "cookies", "batch_type"),
+        "source_info",
         *("mpid_history", "data", "event_type", "identity", "environment", "api_keys", "partner_identities"),
         *("origin_mpid", "sdk_version"),
     }
 )
 IN_DATA: Final = frozenset(
     {
-        *(
-            "event_name",
-            "event_id",
-            "timestamp_unixtime_ms",
-            "source_message_id",
-            "session_uuid",
-            "session_id",
-        ),
+        *("event_name", "event_id", "timestamp_unixtime_ms", "source_message_id", "session_uuid"),
+        "session_id",
         *("session_start_unixtime_ms", "event_start_unixtime_ms", "custom_attributes", "custom_flags"),
         *("product_action", "location", "device_current_state", "data_connection_type", "is_goal_defined"),
-        *(
-            "lifetime_value_change",
-            "lifetime_value_attribute_name",
-            "canonical_name",
-            "event_num",
-            "view_controller",
-        ),
+        *("lifetime_value_change", "lifetime_value_attribute_name", "canonical_name", "event_num"),
+        "view_controller",
         *("is_main_thread", "event_system_notification_info", "push_message_token", "breadcrumbs"),
         *("pl_crash_report_file_base64", "ios_image_base_address", "ios_image_size"),
     }
@@ -65,7 +48,6 @@ NO_EVENTS: Final = frozenset(
     }
 )
 _LIST: Final = "product_impression_list"
-_text: Final = msgspec.json.Decoder(str).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -77,7 +59,7 @@ def reshape(fields: Fields) -> Iterator[Reshaped]:
 
 
 def _event(batch: Fields, event: Fields) -> Reshaped:
-    kind, data = _as_text(event.get("event_type")), opened(event.get("data"))
+    kind, data = text_of(event.get("event_type")), opened(event.get("data"))
     if kind in NO_EVENTS:
         return Filtered(kind)
     if not kind or data is None:
@@ -114,19 +96,12 @@ def _customer_id(raw: msgspec.Raw | None) -> msgspec.Raw:
     """Returns the customer id among a user's identities: an object of them, or a list of kinds and values."""
     named = opened(raw)
     if named is not None:
-        return named.get("customer_id") or msgspec.Raw(b"null")
+        return named.get("customer_id") or NULL_VALUE
     for element in elements(raw):
         identity = opened(element) or {}
-        if _as_text(identity.get("identity_type")) == "customer_id":
-            return identity.get("identity") or msgspec.Raw(b"null")
-    return msgspec.Raw(b"null")
-
-
-def _as_text(raw: msgspec.Raw | None) -> str:
-    try:
-        return "" if raw is None else _text(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
+        if text_of(identity.get("identity_type")) == "customer_id":
+            return identity.get("identity") or NULL_VALUE
+    return NULL_VALUE
 
 
 DIALECT: Final = Dialect(

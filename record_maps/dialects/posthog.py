@@ -7,22 +7,14 @@ from typing import Final
 
 import msgspec
 
-from record_maps.paths import NULL_VALUE, Fields, opened
+from record_maps.paths import NULL_VALUE, Fields, opened, text_of
 from record_maps.spec import Dialect, Filtered, MapSpec, Reshaped, Spread, TimeSpec
 
 # Columns beside the event, and properties that steer PostHog's own ingestion; `token` is its project's key.
 INTERNAL: Final = frozenset(
     {
-        *(
-            "_inserted_at",
-            "created_at",
-            "inserted_at",
-            "team_id",
-            "project_id",
-            "site_url",
-            "set",
-            "set_once",
-        ),
+        *("_inserted_at", "created_at", "inserted_at", "team_id", "project_id", "site_url", "set"),
+        "set_once",
         *("elements", "elements_chain", "elements_hash", "person_id", "person_mode"),
         *("person_properties", "person_created_at", "_timestamp", "_offset", "id"),
     }
@@ -30,13 +22,8 @@ INTERNAL: Final = frozenset(
 STEERING: Final = frozenset(
     {
         *("token", "distinct_id", "$set", "$set_once", "$unset", "$sent_at", "$insert_id", "$ip", "$lib"),
-        *(
-            "$plugins_succeeded",
-            "$plugins_failed",
-            "$plugins_deferred",
-            "$geoip_disable",
-            "$process_person_profile",
-        ),
+        *("$plugins_succeeded", "$plugins_failed", "$plugins_deferred", "$geoip_disable"),
+        "$process_person_profile",
         *("$anon_distinct_id", "$had_persisted_distinct_id", "$lib_custom_api_host", "$elements"),
         *("$groups", "$group_0", "$group_1", "$group_2", "$group_3", "$group_4"),
         *("$user_id", "$device_id", "$is_identified", "$configured_session_timeout_ms"),
@@ -49,7 +36,6 @@ PROFILES: Final = {
     b'"$set"': "identify",
     b'"$groupidentify"': "group",
 }
-_text: Final = msgspec.json.Decoder(str).decode
 
 
 def reshape(fields: Fields) -> Iterator[Reshaped]:
@@ -88,12 +74,8 @@ def _ids(row: Fields) -> Fields:
 
 def _unquoted(value: msgspec.Raw) -> msgspec.Raw:
     """Returns an object that is given as a text of JSON; anything else as it is."""
-    if bytes(value)[:1] != b'"':
-        return value
-    try:
-        return msgspec.Raw(_text(value).encode())
-    except (msgspec.DecodeError, UnicodeError):
-        return value
+    text = text_of(value) if bytes(value)[:1] == b'"' else None  # mostly it is an object
+    return value if text is None else msgspec.Raw(text.encode())
 
 
 DIALECT: Final = Dialect(

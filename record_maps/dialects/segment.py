@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from mixpanel_http.verdicts import Reason, RecordRefused
-from record_maps.paths import Fields, elements, opened
+from record_maps.paths import Fields, elements, opened, text_of
 from record_maps.spec import Dialect, Filtered, MapSpec, Reshaped, Spread, TimeSpec
 
 # What the transport added, and a key with which anybody could send.
@@ -21,7 +21,6 @@ INTERNAL: Final = frozenset(
 )
 PROFILES: Final = ("identify", "group", "alias")
 NAMES: Final = {"page": msgspec.Raw(b'"Page Viewed"'), "screen": msgspec.Raw(b'"Screen Viewed"')}
-_text: Final = msgspec.json.Decoder(str).decode
 
 
 def reshape(fields: Fields) -> Iterator[Reshaped]:
@@ -34,7 +33,7 @@ def reshape(fields: Fields) -> Iterator[Reshaped]:
 
 
 def _message(fields: Fields) -> Reshaped:
-    kind = _kind(fields)
+    kind = text_of(fields.get("type"))
     if kind == "track":
         return fields
     if kind in PROFILES:
@@ -44,13 +43,6 @@ def _message(fields: Fields) -> Reshaped:
     return RecordRefused(
         Reason.MAP_FAILED, "type", "'type' must be track, page, screen, identify, group or alias"
     )
-
-
-def _kind(fields: Fields) -> str:
-    try:
-        return _text(fields["type"])
-    except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
-        return ""
 
 
 DIALECT: Final = Dialect(

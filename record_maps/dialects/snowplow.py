@@ -10,7 +10,7 @@ import msgspec
 
 from mixpanel_http.record_syntax import decode_object
 from mixpanel_http.verdicts import Reason, RecordRefused
-from record_maps.paths import NULL_VALUE, Fields, elements, opened
+from record_maps.paths import NULL_VALUE, Fields, elements, opened, text_of
 from record_maps.spec import Dialect, MapSpec, Spread, TimeSpec
 
 _LAYOUT: Final = """
@@ -39,24 +39,10 @@ LEAST_COLUMNS: Final = 107  # of the oldest layout there is; later ones only add
 INTERNAL: Final = frozenset(
     {
         *("etl_tstamp", "collector_tstamp", "dvce_created_tstamp", "dvce_sent_tstamp", "derived_tstamp"),
-        *(
-            "true_tstamp",
-            "refr_device_tstamp",
-            "load_tstamp",
-            "txn_id",
-            "name_tracker",
-            "v_tracker",
-            "v_collector",
-            "v_etl",
-        ),
-        *(
-            "user_fingerprint",
-            "event_fingerprint",
-            "etl_tags",
-            "event_format",
-            "event_version",
-            "event_vendor",
-        ),
+        *("true_tstamp", "refr_device_tstamp", "load_tstamp", "txn_id", "name_tracker"),
+        *("v_tracker", "v_collector", "v_etl"),
+        *("user_fingerprint", "event_fingerprint", "etl_tags", "event_format", "event_version"),
+        "event_vendor",
         *("event", "event_name", "unstruct_event", "contexts", "derived_contexts"),
         *("user_id", "domain_userid", "network_userid", "refr_domain_userid", "name", "event_id"),
     }
@@ -69,7 +55,6 @@ _FLAGS: Final = re.compile(r"br_features_\w+|br_cookies|dvce_ismobile").fullmatc
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?").fullmatch
 _SCHEMA: Final = re.compile(r"iglu:([\w.-]+)/([\w.-]+)/[\w.-]+/(\d+)-\d+-\d+").fullmatch
 _BOOLEANS: Final = {"1": b"true", "0": b"false", "true": b"true", "false": b"false"}
-_text: Final = msgspec.json.Decoder(str).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -157,15 +142,11 @@ def _parts(fields: Fields) -> Iterator[tuple[str, msgspec.Raw]]:
 def _described(raw: msgspec.Raw | None) -> tuple[str, msgspec.Raw]:
     """Returns the name that a self-describing value goes by, and the value."""
     value = opened(raw) or {}
-    try:
-        match = _SCHEMA(_text(value["schema"]))
-        content = value["data"]
-    except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
-        match = None
-    if match is None:
+    match = _SCHEMA(text_of(value.get("schema")) or "")
+    if match is None or "data" not in value:
         message = "contexts and unstruct_event must hold JSON with an iglu schema and data"
         raise RecordRefused(Reason.MAP_FAILED, None, message)
-    return "_".join(_snake(part) for part in match.groups()), content
+    return "_".join(_snake(part) for part in match.groups()), value["data"]
 
 
 def _snake(name: str) -> str:

@@ -18,6 +18,10 @@ FIELD: Final = "properties.time"
 Moment = tuple[msgspec.Raw, float]
 """A time as it is sent, in seconds or milliseconds, and the same in seconds."""
 
+Read = Callable[[msgspec.Raw], Moment]
+FromNumber = Callable[[float, "msgspec.Raw | None"], Moment]
+"""Takes a number, and how it was written if that may be sent."""
+
 _UTC_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _EPOCH: Final = _UTC_EPOCH.replace(tzinfo=None)
 _MS: Final = dt.timedelta(milliseconds=1)
@@ -31,9 +35,9 @@ _ISO: Final = re.compile(
     r" ?(?:([Zz]|UTC|GMT)|([+-])(\d\d):?(\d\d)?)?"
 ).fullmatch
 _NUMBER: Final = re.compile(r"-?\d{1,20}(\.\d+)?").fullmatch
-# Units of `auto`, by size: up to the year 5138 in each, from 1973 on.
 _HOURS: Final = 24
 _MINUTES: Final = 60
+# Units of `auto`, by size: up to the year 5138 in each, from 1973 on.
 _AUTO_MS: Final = 1e11
 _AUTO_US: Final = 1e14
 _AUTO_NS: Final = 1e17
@@ -41,67 +45,95 @@ _AUTO_END: Final = 1e20
 _PER_SECOND: Final = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000}
 
 
-def compile_time(spec: TimeSpec) -> Callable[[msgspec.Raw], Moment]:
+def compile_time(spec: TimeSpec) -> Read:
     """Returns the function from a time as it came to what is sent; it raises RecordRefused for what is none.
 
     A whole number of seconds or milliseconds stays as it came. Everything else becomes whole milliseconds.
     """
     zone = None if spec.zone == "UTC" else zoneinfo.ZoneInfo(spec.zone)
-    add_ms = round(spec.offset_s * 1000)
+    send = _sending(round(spec.offset_s * 1000))
+    if "%" in spec.format:  # a day like 20240305 may be a number
+        return lambda raw: send(_of_pattern(str(_value(raw)), spec.format, zone))
+    if spec.format == "iso8601":
+        return _reading_iso(zone, send, None)
+    from_number = _reading_numbers(spec, zone, send)
+    return (
+        _reading_iso(zone, send, from_number) if spec.format == "auto" else _reading_unit(spec, from_number)
+    )
 
-    def from_text(text: str) -> Moment:
-        if is_pattern:
-            return sent(_of_pattern(text, spec.format, zone))
-        return sent(_of_iso(text, zone))
 
-    def from_number(value: float, raw: msgspec.Raw | None) -> Moment:
-        by_size = unit_of(value)
-        per_second = declared or by_size
-        if (
-            per_second == by_size
-            and raw is not None
-            and per_second <= 1000
-            and not add_ms
-            and not spec.wall_clock
-        ):
-            return raw, value / per_second
-        ms = value * 1000 // per_second
-        if spec.wall_clock and zone is not None:
-            ms = _ms_of(_clock(int(ms)), zone)
-        return sent(int(ms))
+def _sending(add_ms: int) -> Callable[[int], Moment]:
+    """Returns the function from milliseconds since the epoch to what is sent, some milliseconds later."""
 
-    def sent(ms: int) -> Moment:
+    def send(ms: int) -> Moment:
         total = ms + add_ms
         if abs(total) < _AUTO_MS:  # Mixpanel takes so few milliseconds for seconds
             return msgspec.Raw(_encode(total / 1000 if total % 1000 else total // 1000)), total / 1000
         return msgspec.Raw(b"%d" % total), total / 1000
 
-    declared = _PER_SECOND.get(spec.format)
-    is_pattern = "%" in spec.format
-    may_be_iso = spec.format in ("auto", "iso8601")
+    return send
+
+
+def _reading_iso(
+    zone: zoneinfo.ZoneInfo | None, send: Callable[[int], Moment], from_number: FromNumber | None
+) -> Read:
+    """Returns what reads ISO 8601, and numbers if something reads them; RFC 3339 is decoded in one call."""
 
     def read(raw: msgspec.Raw) -> Moment:
-        if may_be_iso:
-            try:
-                moment = _iso(raw)
-            except msgspec.DecodeError:
-                pass
-            else:
-                return sent(_ms_of(moment, zone))
+        try:
+            moment = _iso(raw)
+        except msgspec.DecodeError:
+            pass
+        else:
+            return send(_ms_of(moment, zone))
         value = _value(raw)
-        if is_pattern:
-            return from_text(str(value))  # a day like 20240305 may be a number
         if isinstance(value, str):
-            if spec.format == "iso8601" or not (declared or _NUMBER(value)):
-                return from_text(value)
-            if not _NUMBER(value):
-                _refuse(f"text that is no number of {spec.format}")
-            return from_number(float(value) if "." in value else int(value), None)
-        if spec.format == "iso8601":
+            if from_number is not None and _NUMBER(value):
+                return from_number(_number(value), None)
+            return send(_of_iso(value, zone))
+        if from_number is None:
             _refuse("a number, where text is expected")
         return from_number(value, raw)
 
     return read
+
+
+def _reading_unit(spec: TimeSpec, from_number: FromNumber) -> Read:
+    """Returns what reads numbers of one unit, also those that stand in texts."""
+
+    def read(raw: msgspec.Raw) -> Moment:
+        value = _value(raw)
+        if not isinstance(value, str):
+            return from_number(value, raw)
+        if not _NUMBER(value):
+            _refuse(f"text that is no number of {spec.format}")
+        return from_number(_number(value), None)
+
+    return read
+
+
+def _reading_numbers(
+    spec: TimeSpec, zone: zoneinfo.ZoneInfo | None, send: Callable[[int], Moment]
+) -> FromNumber:
+    """Returns what reads a number, in the unit that is declared or else by its size."""
+    declared = _PER_SECOND.get(spec.format)
+    may_stay = not round(spec.offset_s * 1000) and not spec.wall_clock
+
+    def from_number(value: float, raw: msgspec.Raw | None) -> Moment:
+        by_size = unit_of(value)
+        per_second = declared or by_size
+        if may_stay and raw is not None and per_second == by_size and per_second <= 1000:
+            return raw, value / per_second
+        ms = value * 1000 // per_second
+        if spec.wall_clock and zone is not None:
+            ms = _ms_of(_clock(int(ms)), zone)
+        return send(int(ms))
+
+    return from_number
+
+
+def _number(text: str) -> float:
+    return float(text) if "." in text else int(text)
 
 
 def check_time_format(given: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -317,18 +316,18 @@ def test_undelivered_records_are_sent_by_a_resume(backfills: Backfills) -> None:
     assert_arrived(backfills.emulator, lines_of(events(2000)))
 
 
-def s3_changes(s3: S3Server) -> dict[str, Any]:
+def s3_changes(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     options = dict(s3.storage_options)
-    os.environ["TEST_S3_SECRET"] = options["secret"]
+    monkeypatch.setenv("TEST_S3_SECRET", options["secret"])
     return {"source.storage_options": {**options, "secret": "env:TEST_S3_SECRET"}}
 
 
 def test_partitions_in_s3_are_read_by_date_and_the_state_can_live_there(
-    backfills: Backfills, s3: S3Server
+    backfills: Backfills, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for day in (1, 2, 3):
         s3.put(f"e2e/dt=2024-01-0{day}/a.json.gz", gzip.compress(ndjson(events(2500, first=10_000 * day))))
-    changes = s3_changes(s3)
+    changes = s3_changes(s3, monkeypatch)
     changes |= {
         "source.dates": {"from": "2024-01-02", "to": "2024-01-03"},
         "run.state": s3.url("state"),

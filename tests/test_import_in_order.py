@@ -11,6 +11,7 @@ from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import EVENTS
 from mixpanel_http.secret_refs import SecretRef
 from tests.backfills import event, ndjson
+from tests.processes import PATIENCE_S
 from transforms import drain
 from transforms.import_in_order import _Senders
 from transforms.import_requests import ImportLimits
@@ -28,7 +29,7 @@ def test_what_is_under_way_when_a_bundle_has_failed_is_waited_for_and_not_sent_a
         senders.under_way = {future}  # type: ignore[arg-type]
         senders.close()
 
-        assert drain.settle(20)
+        assert drain.settle(PATIENCE_S)
         assert future.done()
     drain.reset()
     assert emulator.stats()["faults"]["503"] <= 1

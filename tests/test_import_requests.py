@@ -33,6 +33,7 @@ from mixpanel_http.secret_refs import SecretRef
 from pipelines.books import Books, close_books
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.state import StateFolder
+from tests.processes import PATIENCE_S
 from transforms import drain
 from transforms.elements import Block, BlockOutcome, EncodedBlock, FilePart, Segment, Span
 from transforms.encode_requests import encode_requests
@@ -336,7 +337,7 @@ def test_a_stop_ends_the_reading_although_its_block_is_not_committed_yet(
     step.setup()
     step.start_bundle()
     assert list(step.process(encoded([line(0)], [1], 1))) == []
-    wait(step._pending, 20)
+    wait(step._pending, PATIENCE_S)
 
     assert drain.is_requested()
     (outcome,) = [windowed.value for windowed in step.finish_bundle()]
@@ -355,7 +356,7 @@ def test_what_is_under_way_when_a_bundle_has_failed_is_waited_for_and_not_sent_a
     under_way = set(step._pending)
     step.teardown()
 
-    assert drain.settle(20)
+    assert drain.settle(PATIENCE_S)
     assert all(future.done() for future in under_way)
     assert emulator.stats()["faults"]["503"] <= 1
 

@@ -7,14 +7,17 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.background import running_beside
 from tests.processes import REPOSITORY, wait_until
 from tests.servers import S3Server
 from tests.worker_boot import FOLDER
@@ -83,12 +86,23 @@ def cluster(folder: Path, environment: Mapping[str, str] | None = None) -> Itera
     ]
     try:
         wait_until(lambda: (service.exists() and pool.exists()) or any(each.poll() for each in processes))
-        yield Cluster(f"localhost:{service.read_text()}", f"localhost:{pool.read_text()}", left)
+        running = Cluster(f"localhost:{service.read_text()}", f"localhost:{pool.read_text()}", left)
+        with running_beside(partial(_end_with_a_worker, running, processes[0]), "cluster"):
+            yield running
+        assert not running.failures(), running.failures()
     finally:
         for process in processes:
             # The pool's workers are of its group; nothing that they hold is wanted.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _end_with_a_worker(running: Cluster, service: subprocess.Popen[bytes], ended: threading.Event) -> None:
+    """Ends the job service when a worker cannot start: it would wait for it, and a test for it, for ever."""
+    while not ended.wait(0.2):
+        if running.failures():
+            service.kill()
+            return
 
 
 @pytest.fixture(scope="module")

@@ -44,15 +44,7 @@ def main() -> None:
     staged = folder / "staged"
     packages = list(fetch(arguments.artifact_endpoint, arguments.id, options, staged))
     python = environment(folder / "venv", packages)
-    place = subprocess.run(
-        [python, "-c", "import pipelines; print(pipelines.__file__)"],
-        cwd=folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    (folder / "place").write_text(place.stdout.strip())
+    (folder / "place").write_text(place_of_modules(python, folder))
     (folder / "pid").write_text(str(os.getpid()))
     told = {
         "WORKER_ID": arguments.id,
@@ -122,6 +114,24 @@ def environment(folder: Path, packages: list[Path]) -> Path:
             cwd=folder,
         )
     return python
+
+
+def place_of_modules(python: Path, folder: Path) -> str:
+    """Returns where the worker's modules are, once it is sure that it will find them and those of others."""
+    script = (
+        "import pipelines, importlib.util as u; u.find_spec('apache_beam').origin; print(pipelines.__file__)"
+    )
+    told = subprocess.run(
+        [python, "-c", script],
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if told.returncode:
+        raise RuntimeError(told.stderr)
+    return told.stdout.strip()
 
 
 def clean_environment() -> dict[str, str]:

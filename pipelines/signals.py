@@ -73,6 +73,7 @@ def handled(give_up: Callable[[int], None], patience_s: float = DRAIN_SECONDS) -
         signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():
             signal.signal(number, handler)
+        writer.shutdown(socket.SHUT_WR)  # closing is not enough where a process was forked meanwhile
         writer.close()
         thread.join()
         reader.close()

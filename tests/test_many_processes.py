@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,12 +37,26 @@ def signal_everybody(running: BackfillProcess) -> int:
 
 
 def group_exists(running: BackfillProcess) -> bool:
-    """Returns whether the launcher or a process that it has started is there still."""
+    """Returns whether the launcher or a process that it has started is there still.
+
+    What has ended and is reaped by nobody is not: in a container the first process may reap nothing.
+    """
     try:
         os.killpg(running.process.pid, 0)
     except ProcessLookupError:
         return False
-    return True
+    return not Path("/proc/self/stat").exists() or any(
+        state not in "ZX" and group == running.process.pid for state, group in states_of_processes()
+    )
+
+
+def states_of_processes() -> Iterator[tuple[str, int]]:
+    """Yields state and group of each process."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            stat = (process / "stat").read_text(errors="replace")
+            state, _, group = stat.rpartition(")")[2].split()[:3]
+            yield state, int(group)
 
 
 @pytest.mark.soak

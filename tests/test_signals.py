@@ -53,6 +53,14 @@ def test_a_terminal_that_is_gone_drains_the_run_however_often_that_is_told() -> 
     switch.reset()
 
 
+def test_a_run_ends_although_a_process_that_was_forked_from_it_still_has_its_files() -> None:
+    with handled(lambda _: None):
+        ours = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(ours)
+        the_childs = os.dup(ours)
+    os.close(the_childs)
+
+
 def test_a_run_that_is_to_outlive_its_terminal_does() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

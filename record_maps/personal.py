@@ -148,8 +148,12 @@ class PersonalDataRule:
         fate: Fate = "kept"
         if where not in NEVER:
             names = (name, where)
-            is_hashed = any(name in self._hashed for name in names)
-            fate = "hashed" if is_hashed else "removed" if any(n in self._removed for n in names) else "kept"
+            if any(name in self._hashed for name in names):
+                fate = "hashed"
+            elif any(name in self._removed for name in names):
+                fate = "removed"
+            elif where in IDS and "distinct_id" in self._hashed:
+                fate = "hashed"  # in each event alike: a device that is hashed in some joins nobody
         self._fates[where] = fate
         return fate
 

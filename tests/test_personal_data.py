@@ -130,10 +130,19 @@ def test_an_id_that_says_who_as_the_hidden_one_does_is_hidden_like_it(
     )
 
     assert hashed["$user_id"] == hashed["distinct_id"] != "7"
-    assert hashed["$device_id"] == removed["$device_id"] == "d-1"
+    assert removed["$device_id"] == "d-1"
     assert not {"distinct_id", "$user_id"} & removed.keys()
     assert "$user_id" not in by_itself
     assert properties_of(PersonalData(remove=Traits(("x",))), **fields)["$user_id"] == user
+
+
+def test_a_device_is_hashed_alike_before_and_after_somebody_is_known_on_it(salted: SecretRef) -> None:
+    hashed = PersonalData(hash=Traits(("distinct_id",)), salt=salted)
+    unknown = properties_of(hashed, **{"u": "d-1", "$device_id": "d-1"})
+    known = properties_of(hashed, **{"u": "u-1", "$user_id": "u-1", "$device_id": "d-1"})
+
+    assert unknown["$device_id"] == known["$device_id"] != "d-1"
+    assert unknown["distinct_id"] == unknown["$device_id"]
 
 
 # By patterns.

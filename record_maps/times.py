@@ -220,9 +220,11 @@ def iso_clock(text: str) -> tuple[dt.datetime, dt.timedelta | None, bool]:
 
 def _of_pattern(text: str, pattern: str, zone: zoneinfo.ZoneInfo | None) -> int:
     try:
-        return _ms_of(dt.datetime.strptime(text, pattern), zone)  # noqa: DTZ007 - the zone comes next
-    except ValueError:
-        _refuse(f"no time in the format {pattern}")
+        moment = dt.datetime.strptime(text, pattern)  # noqa: DTZ007 - the zone comes next
+    except ValueError as error:
+        is_no_day = str(error).startswith("day ")  # the 31st of a month that has 30, or the 366th of a year
+        _refuse("a time that does not exist" if is_no_day else f"no time in the format {pattern}")
+    return _ms_of(moment, zone)
 
 
 def _clock(ms: int) -> dt.datetime:

@@ -118,7 +118,8 @@ def test_microseconds_become_milliseconds() -> None:
         ("2024-13-01", "auto", "does not exist"),
         ("yesterday", "auto", "no time in ISO 8601"),
         ("05.03.2024", "auto", "no time in ISO 8601"),
-        ("31.02.2024", "%d.%m.%Y", "no time in the format"),
+        ("31.02.2024", "%d.%m.%Y", "does not exist"),
+        ("tomorrow", "%d.%m.%Y", "no time in the format"),
         ("2024-03-05T09:30:00+99:99", "auto", "an offset that does not exist"),
         ("2024-03-05T09:30:00+24:00", "auto", "an offset that does not exist"),
         ("1e9", "seconds", "no number of seconds"),
@@ -127,6 +128,7 @@ def test_microseconds_become_milliseconds() -> None:
         ([1], "auto", "neither text nor a number"),
         (1e300, "auto", "too large"),
         ("2024-03-31T02:30:00", "auto", "leapt over"),
+        ("31.03.2024 02:30", "%d.%m.%Y %H:%M", "leapt over"),
     ],
 )
 def test_what_is_no_time_is_refused_and_not_guessed(value: object, format_: str, words: str) -> None:

@@ -102,15 +102,18 @@ def check_settings(manifest: Manifest, config: Config) -> None:
         RunMismatch: with a line for each difference.
     """
     now = settings_of(config)
-    differing = [name for name, value in manifest.settings.items() if now.get(name) != value]
+    differing = [line for name, had in manifest.settings.items() for line in _told(name, had, now.get(name))]
     if differing:
-        raise RunMismatch(
-            "\n".join(
-                f"{name}: the run has {manifest.settings[name]!r}, the configuration {now.get(name)!r}; "
-                "put it back, or start a new run"
-                for name in differing
-            )
-        )
+        raise RunMismatch("\n".join(differing))
+
+
+def _told(name: str, had: Any, has: Any) -> Iterator[str]:
+    """Yields a line for each difference in a setting; of a section only the keys that differ."""
+    if isinstance(had, dict) and isinstance(has, dict):
+        for key in [*had, *(key for key in has if key not in had)]:
+            yield from _told(f"{name}.{key}", had.get(key), has.get(key))
+    elif had != has:
+        yield f"{name}: the run has {had!r}, the configuration {has!r}; put it back, or start a new run"
 
 
 def check_not_replayed(folder: StateFolder, config: Config) -> None:

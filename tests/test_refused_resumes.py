@@ -117,10 +117,22 @@ def test_a_setting_that_changes_ids_blocks_or_where_to_is_refused_by_name(
     planned: Planned, capsys: pytest.CaptureFixture[str], key: str, value: Any, named: str
 ) -> None:
     err = refused(planned.config({key: value}), capsys)
-    (told,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert told.startswith(f"error: {named}: the run has "), err
-    assert "put it back, or start a new run" in told
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert told
+    for line in told:
+        assert line.startswith(f"error: {named}"), err
+        assert ": the run has " in line
+        assert "put it back, or start a new run" in line
     assert accepted(planned.config()) == 1, "nothing was changed by the refusal"
+
+
+@pytest.mark.parametrize(
+    "planned", [{"records.map": {"tags": {"source": "history"}, "drop": ["a"]}}], indirect=True
+)
+def test_of_a_section_only_what_differs_is_told(planned: Planned, capsys: pytest.CaptureFixture[str]) -> None:
+    err = refused(planned.config({"records.map": {"tags": {"source": "now"}, "drop": ["a"]}}), capsys)
+    assert "error: records.map.tags.source: the run has 'history', the configuration 'now'; " in err
+    assert "drop" not in err
 
 
 def test_all_that_differs_is_told_at_once(planned: Planned, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from pipelines import signals
 from pipelines.books import close_books
@@ -18,6 +19,8 @@ from pipelines.ledger import ErrorLimit, read_ledger, read_stops
 from pipelines.record_file import RecordFile
 from pipelines.report import ExitCode, RunFacts
 from transforms import drain, unrecorded
+
+_log: Final = logging.getLogger(__name__)
 
 
 class LaunchReports:
@@ -52,6 +55,7 @@ class LaunchReports:
         if self._ending.acquire(blocking=False):
             self.write_report(None, None, signal)
             self._launch.lease.release()
+            self._say_last("what was under way did not come to an end in time")
 
     def end_stuck(self, problem: str) -> None:
         """Ends a process in which nothing happens any more, and says so."""
@@ -60,7 +64,13 @@ class LaunchReports:
         if self._ending.acquire(blocking=False):
             self.write_report(None, f"stuck: {problem}", None)
             self._launch.lease.release()
+            self._say_last(problem)
         os._exit(ExitCode.BUG)
+
+    @staticmethod
+    def _say_last(problem: str) -> None:
+        """Says why a process ends that gets no further, where its page would stand."""
+        _log.error("the run ends here: %s; nothing is lost: --resume goes on", problem)
 
     def write_report(
         self, state: str | None, failure: str | None = None, signal: int | None = None

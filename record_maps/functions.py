@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import itertools
 import math
 import os
 import sys
@@ -19,6 +20,8 @@ from mixpanel_http.verdicts import Reason, RecordRefused
 from record_maps.paths import Fields
 
 Function = Callable[[dict[str, Any]], Any]
+
+MOST_RECORDS: Final = 100_000  # made of one: all are held in memory, and a generator may have no end
 
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -44,7 +47,7 @@ def load_function(name: str, folder: str | None = None) -> Function:
     module_name, _, function_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001 - the user's own code may fail in any way
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's own code may fail in any way
         raise FunctionMissing(
             f"{module_name} cannot be imported: {type(error).__name__}: {error}; it is looked for among what "
             "is installed and beside the configuration"
@@ -98,12 +101,16 @@ def call(function: Function, name: str, fields: Fields) -> Iterator[Fields]:
     record = _decoded(fields)
     try:
         # Each is taken down as it comes: a generator may yield one dict again and again, and change it.
-        yield from [_taken_down(made, name) for made in _records(function(record), name)]
+        records = itertools.islice(_records(function(record), name), MOST_RECORDS + 1)
+        taken = [_taken_down(made, name) for made in records]
     except RecordRefused:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is about this one record
         message = f"{name} failed: {type(error).__name__}{_place(error, function)}"
         raise RecordRefused(Reason.MAP_FAILED, None, message) from None
+    if len(taken) > MOST_RECORDS:
+        raise RecordRefused(Reason.MAP_FAILED, None, f"{name} made more than {MOST_RECORDS:,} records of one")
+    yield from taken
 
 
 def _decoded(fields: Fields) -> dict[str, Any]:

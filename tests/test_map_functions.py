@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from record_maps.functions import FunctionMissing
 from record_maps.mapper import MappedLines, Mapper
 from record_maps.spec import MIXPANEL_SHAPE, refine
 
@@ -88,3 +89,15 @@ def test_nothing_is_taken_of_a_generator_that_fails_on_the_way(mapped_by: Run) -
 
     assert (found.lines, found.filtered, found.expanded) == ([], [], [])
     assert len(found.rejections) == 1
+
+
+def test_a_generator_without_end_is_told_and_does_not_fill_the_memory(mapped_by: Run) -> None:
+    (rejection,) = mapped_by("def f(record):\n    while True:\n        yield {}\n").rejections
+
+    assert rejection.reason == "map_failed"
+    assert rejection.message.endswith(":f made more than 100,000 records of one")
+
+
+def test_a_module_that_is_a_script_and_exits_is_refused_and_ends_nothing(mapped_by: Run) -> None:
+    with pytest.raises(FunctionMissing, match="cannot be imported: SystemExit"):
+        mapped_by("import sys\ndef f(record):\n    return record\nsys.exit(0)\n")

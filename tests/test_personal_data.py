@@ -138,8 +138,9 @@ def test_an_id_that_says_who_as_the_hidden_one_does_is_hidden_like_it(
 
 def test_a_device_is_hashed_alike_before_and_after_somebody_is_known_on_it(salted: SecretRef) -> None:
     hashed = PersonalData(hash=Traits(("distinct_id",)), salt=salted)
-    unknown = properties_of(hashed, **{"u": "d-1", "$device_id": "d-1"})
-    known = properties_of(hashed, **{"u": "u-1", "$user_id": "u-1", "$device_id": "d-1"})
+    nobody: dict[str, Any] = {"u": "d-1", "$device_id": "d-1"}
+    somebody: dict[str, Any] = {"u": "u-1", "$user_id": "u-1", "$device_id": "d-1"}
+    unknown, known = properties_of(hashed, **nobody), properties_of(hashed, **somebody)
 
     assert unknown["$device_id"] == known["$device_id"] != "d-1"
     assert unknown["distinct_id"] == unknown["$device_id"]

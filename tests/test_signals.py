@@ -197,6 +197,7 @@ def test_a_run_in_which_nothing_moves_any_more_ends_itself_and_is_resumed(stalli
     assert code == 1
     assert stalling.emulator.stats()["peak_concurrency"] >= 4, "nothing hung"
     assert "most recent call first" in err, "where each thread stood"
+    assert "the run ends here: no progress for " in err
     folder = Path(stalling.state, "it")
     report = checked(json.loads((folder / "report.json").read_text()))
     assert (report["state"], report["exit_code"]) == ("failed", 1)

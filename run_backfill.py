@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -192,7 +193,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        code = main()
+        gc.freeze()  # all is closed, and a last look through all that Beam has loaded takes 0.5 s of CPU
+        sys.exit(code)
     except KeyboardInterrupt:  # while nothing runs that drains: what is being read or shown is let go of
         print("interrupted", file=sys.stderr)
         sys.exit(130)

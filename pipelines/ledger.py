@@ -153,12 +153,13 @@ class Ledger:
         return dict(self.bases)
 
     def write_stop(self, stop: Stop) -> None:
-        """Notes why the run must not go on."""
+        """Notes why the run must not go on, and asks all workers to end it."""
         content = {"status": stop.status, "message": stop.message, "limit": stop.limit}
         name = _stop_name(self.launch)
         crash_point("before stop")
         self.folder.write(name, seal(content, seed(self.run, name))[0])
         crash_point("after stop")
+        self.ask_to_end(drain.STOP_SECONDS)  # one file tells all that it is to end: each looks every second
 
     def ask_to_end(self, seconds: float = drain.DRAIN_SECONDS) -> None:
         """Asks all workers to finish what is under way within so long, and to begin nothing more."""
@@ -166,8 +167,6 @@ class Ledger:
 
     def patience(self) -> float | None:
         """Returns for how many seconds answers are waited for, if the run is to end, or None."""
-        if self.folder.has_small(_stop_name(self.launch)):
-            return drain.STOP_SECONDS
         try:
             return float(self.folder.read(_end_name(self.launch)))
         except FileNotFoundError:

@@ -81,6 +81,23 @@ def test_a_job_in_which_nobody_works_any_more_does_not_end_by_itself() -> None:
     assert "no worker has anything to do" in str(found)
 
 
+def test_what_ends_the_work_in_one_process_the_others_learn_at_once_and_not_at_the_next_look(
+    tmp_path: Path,
+) -> None:
+    ended: list[float] = []
+    member = _Member(StateFolder(str(tmp_path)), "launch", lambda: None, ended.append)
+    waiting = threading.Thread(target=member.wait, args=(600.0,))
+    waiting.start()
+    try:
+        drain.request()
+        waiting.join(60)
+        assert not waiting.is_alive()
+        member.look()
+    finally:
+        drain.reset()
+    assert ended == [drain.STOP_SECONDS]
+
+
 def test_a_crew_that_was_suspended_with_its_launcher_is_heard_before_it_counts_as_lost() -> None:
     clock = Time()
     watch = CrewWatch(False, clock)

@@ -13,6 +13,8 @@ import pytest
 
 from tests.backfills import Backfills, events, ndjson
 from tests.processes import BackfillProcess, start, wait_until
+from tests.servers import GcsServer, S3Server
+from tests.store_proxy import store_proxy
 
 EVENTS = 12_000
 FILES = 4
@@ -150,6 +152,40 @@ def test_what_stops_one_process_stops_the_others_within_seconds_though_they_wait
     assert (code, report["state"]) == (3, "stopped"), err
     assert report["books"]["balanced"]
     assert report["requests"]["by_status"]["given up"] > 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("store", ["s3", "gcs"])
+def test_what_stops_one_process_stops_the_others_within_seconds_with_the_state_on_a_store(
+    backfills: Backfills, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    server: S3Server | GcsServer = request.getfixturevalue(store)
+    write_large_parts(backfills)
+    with store_proxy(server.endpoint_url) as proxy:
+        options = {**server.storage_options, "endpoint_url": proxy.url}
+        if "secret" in options:
+            monkeypatch.setenv("TEST_STORE_SECRET", options["secret"])
+            options["secret"] = "env:TEST_STORE_SECRET"
+        state = {"run.state": server.url("stopped"), "run.storage_options": options}
+        config = backfills.config(backfills.everything, {**SLOW, **state, "limits.events_per_second": 500})
+        running = start(config)
+        wait_until(lambda: backfills.emulator.stats()["requests"] > 20)
+        calm_from = time.monotonic()
+        asked_before = len(proxy.seen)
+        wait_until(lambda: time.monotonic() - calm_from > 6)
+        asked = len(proxy.seen) - asked_before
+        backfills.emulator.faults(
+            [{"name": "refused", "path": "/import", "when": {"nth": [8]}, "do": {"status": 401}}]
+        )
+        wait_until(lambda: backfills.emulator.stats()["faults"]["refused"] == 1)
+        refused, refused_at = time.monotonic(), time.time()
+        code, report, err = running.end()
+    assert time.monotonic() - refused < 5
+    assert backfills.emulator.stats()["last_time"] / 1000 - refused_at < 2
+    assert (code, report["state"]) == (3, "stopped"), err
+    assert report["books"]["balanced"]
+    # A process asks the store 5 times in 3 s, the launcher 3 times in 2 s; what is finished comes on top.
+    assert asked < 2 * (2 * 10 + 9)
 
 
 @pytest.mark.soak

@@ -94,6 +94,11 @@ def is_requested() -> bool:
     return _here.requested.is_set()
 
 
+def requested_within(seconds: float) -> bool:
+    """Returns whether the work is to come to an end, after waiting so long for that."""
+    return _here.requested.wait(seconds)
+
+
 def attach(sender: Sender) -> None:
     """Makes a sender known; if the work is to come to an end already, it is halted at once."""
     with _here.lock:

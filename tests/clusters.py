@@ -19,6 +19,7 @@ import pytest
 
 from pipelines.background import running_beside
 from tests.processes import REPOSITORY, wait_until
+from tests.project_copy import copy_sources
 from tests.servers import S3Server
 from tests.worker_boot import FOLDER
 
@@ -33,11 +34,13 @@ class Cluster:
         job_endpoint: of the service.
         pool_endpoint: of the pool.
         folder: what workers leave.
+        project: from what their packages are built.
     """
 
     job_endpoint: str
     pool_endpoint: str
     folder: Path
+    project: Path
 
     def options(self, workers: int = 2) -> dict[str, Any]:
         """Returns the options for Beam that make a job run here."""
@@ -46,7 +49,7 @@ class Cluster:
             "environment_type": "EXTERNAL",
             "environment_config": self.pool_endpoint,
             "sdk_worker_parallelism": workers,
-            "setup_file": str(REPOSITORY / "setup.py"),
+            "setup_file": str(self.project / "setup.py"),
         }
 
     def workers(self) -> dict[int, Path]:
@@ -86,7 +89,8 @@ def cluster(folder: Path, environment: Mapping[str, str] | None = None) -> Itera
     ]
     try:
         wait_until(lambda: (service.exists() and pool.exists()) or any(each.poll() for each in processes))
-        running = Cluster(f"localhost:{service.read_text()}", f"localhost:{pool.read_text()}", left)
+        project = copy_sources(folder / "project")
+        running = Cluster(f"localhost:{service.read_text()}", f"localhost:{pool.read_text()}", left, project)
         with running_beside(partial(_end_with_a_worker, running, processes[0]), "cluster"):
             yield running
         assert not running.failures(), running.failures()

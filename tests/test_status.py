@@ -129,14 +129,16 @@ def test_a_lease_is_stale_when_its_process_is_gone_or_elsewhere_when_its_time_is
     elsewhere = {**held, "machine": "elsewhere"}
     assert not is_stale(elsewhere, 1000.0 + held["seconds"])
     assert is_stale(elsewhere, 1001.0 + held["seconds"])
-    with subprocess.Popen(["sleep", "60"]) as asleep:
+    with subprocess.Popen(["sleep", "600"]) as asleep:
         process = _process(asleep.pid)
         suspended = {**held, "pid": asleep.pid, "process": process}
         assert not is_stale(suspended, 1e9)
         asleep.send_signal(signal.SIGSTOP)
-        wait_until(lambda: is_stale(suspended, 1e9))
-        assert not is_stale(suspended, 1000.0 + held["seconds"])
-        asleep.kill()
+        try:
+            wait_until(lambda: is_stale(suspended, 1e9))
+            assert not is_stale(suspended, 1000.0 + held["seconds"])
+        finally:
+            asleep.kill()
     (tmp_path / "lock.json").write_bytes(b"\0")
     assert take_lease(folder, "b").renew()
 

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from mixpanel_http import event_scan
 from tests.processes import PATIENCE_S
+from tests.project_copy import copy_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = {"run": (), "gcp": ("gcp",), "test": ("test",)}
@@ -142,14 +143,6 @@ def build(folder: Path, mtime: int) -> dict[str, str]:
         os.utime(path, (mtime, mtime))
     build_in(folder)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "dist").iterdir()}
-
-
-def copy_sources(folder: Path) -> None:
-    """Copies what packages are built from."""
-    ignored = shutil.ignore_patterns(
-        ".*", "__pycache__", "*.egg-info", "*.so", "build", "dist", "tests", "requirements"
-    )
-    shutil.copytree(ROOT, folder, ignore=ignored)
 
 
 def build_in(folder: Path, *what: str) -> None:

@@ -79,15 +79,22 @@ def runner_of(config: Config) -> PipelineRunner | str:
 
 
 def _own_processes() -> Environment:
-    """Returns how workers on this machine are started: as Beam does, but deaf to signals.
+    """Returns how workers on this machine are started."""
+    environment: Environment = SubprocessSDKEnvironment.from_command_string(worker_command())
+    return environment
+
+
+def worker_command() -> str:
+    """Returns the shell command that starts a worker as Beam does, but deaf to signals.
 
     Ctrl-C and service managers signal whole groups of processes. Workers end what is under way when the
     launcher asks them to; a signal would end them in the midst of it.
     """
-    python = shlex.quote(sys.executable)
-    worker = f"trap '' INT TERM HUP; exec {python} -m apache_beam.runners.worker.sdk_worker_main"
-    environment: Environment = SubprocessSDKEnvironment.from_command_string(worker)
-    return environment
+    python, folder = shlex.quote(sys.executable), str(_SETUP.parent)
+    # Where the project is not installed, this program has it from its own folder, and a worker would not.
+    is_own = bool(sys.path) and sys.path[0] == folder
+    path = f"PYTHONPATH={shlex.quote(folder)}${{PYTHONPATH:+:$PYTHONPATH}} " if is_own else ""
+    return f"trap '' INT TERM HUP; {path}exec {python} -m apache_beam.runners.worker.sdk_worker_main"
 
 
 def parsed_options(beam_args: Sequence[str]) -> dict[str, Any]:

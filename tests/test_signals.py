@@ -214,6 +214,7 @@ def test_an_interruption_before_a_run_has_begun_is_told_in_a_word(tmp_path: Path
     running = start(config)
     with open(config, "w"):  # opens as soon as the other side reads
         running.signal(signal.SIGINT)
-        code, _, err = running.end()
+    # A signal just before the system call that reads is seen when that returns: here, at the end of the file.
+    code, _, err = running.end()
 
     assert (code, err) == (130, "interrupted\n")

@@ -1,11 +1,8 @@
 """GET /api/2.0/export: raw events, every stored copy of them."""
 
 import itertools
-import math
-import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 
 import orjson
 from isal import isal_zlib
@@ -16,11 +13,11 @@ from mixpanel_emulator import answers
 from mixpanel_emulator.access import may_import, read_credentials
 from mixpanel_emulator.answers import PLAIN, Answer
 from mixpanel_emulator.bodies import GZIP_WINDOW, STORED_LEVEL
-from mixpanel_emulator.event_rules import DAY_MS
 from mixpanel_emulator.exchange import Exchange, exchange_of
-from mixpanel_emulator.expressions import ExpressionError, compile_expression
+from mixpanel_emulator.expressions import compile_expression
+from mixpanel_emulator.limiter import QuotaWindow
 from mixpanel_emulator.pieces import in_pieces
-from mixpanel_emulator.reading import Filter, Period, Shown, events_shown
+from mixpanel_emulator.reading import Filter, Shown, events_shown, names_of, period_of
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import Store
 from mixpanel_emulator.wire import respond
@@ -29,30 +26,6 @@ LIMIT = 100_000  # OAI-EXP
 PER_SECOND = 3  # OAI-EXP
 COMPRESSED_FROM = 1400  # OAI-EXP: smaller answers are never compressed
 TERMINATED = b"terminated early"  # I-U5: the last line of a stream that broke on the server's side
-
-
-class QuotaWindow:
-    """How many calls an hour and a second are allowed; 0 an hour means no limit."""
-
-    def __init__(self, per_hour: int, per_second: int = 0) -> None:
-        """Makes a quota."""
-        self._limits = [(3600.0, per_hour), (1.0, per_second)] if per_hour else []
-        self._calls: deque[float] = deque()
-
-    def clear(self) -> None:
-        """Forgets the calls made."""
-        self._calls.clear()
-
-    def take(self) -> int:
-        """Takes one call and returns 0, or returns in how many seconds one is allowed again."""
-        now = time.monotonic()
-        while self._calls and self._calls[0] <= now - 3600:
-            self._calls.popleft()
-        for span_s, most in self._limits:
-            if most and len(self._calls) >= most and self._calls[-most] > now - span_s:
-                return math.ceil(self._calls[-most] + span_s - now)
-        self._calls.append(now)
-        return 0
 
 
 class ExportApi:
@@ -100,29 +73,6 @@ class ExportApi:
             found = events_shown(connection, self._settings, wanted)
             for shown in itertools.islice(found, limit):
                 yield _line(shown, in_ms)
-
-
-def period_of(first: date, last: date) -> Period:
-    """Returns the period of whole days in UTC, both included."""
-    start = int(datetime(first.year, first.month, first.day, tzinfo=timezone.utc).timestamp() * 1000)
-    return Period(start, start + ((last - first) // timedelta(days=1) + 1) * DAY_MS)
-
-
-def names_of(text: str | None) -> list[str] | None:
-    """Returns the event names of a JSON array in a parameter; a plain text is one name.
-
-    >>> names_of('["a", "b"]')
-    ['a', 'b']
-    """
-    if not text:
-        return None
-    try:
-        names = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return [text]
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        return names
-    raise ExpressionError("event must be a JSON array of names")
 
 
 def _date(text: str | None, name: str) -> date:

@@ -24,7 +24,7 @@ from mixpanel_emulator.intake import Batch, EventIntake, Judge, Outcome
 from mixpanel_emulator.limiter import RateLimiter
 from mixpanel_emulator.quick_look import make_quick_look
 from mixpanel_emulator.settings import Settings
-from mixpanel_emulator.wire import is_form, is_on, read_wire, respond, work
+from mixpanel_emulator.wire import FORM_EXPANSION, encoding_of, is_form, is_on, read_wire, respond, work
 
 
 class ImportApi:
@@ -52,7 +52,7 @@ class ImportApi:
 
     def _answer(self, request: Request, exchange: Exchange, wire: bytes, form: bool, verbose: bool) -> Answer:
         try:
-            fields = form_data(inflate(wire, _encoding(request), self._wire_limit(form))) if form else {}
+            fields = form_data(inflate(wire, encoding_of(request), self._wire_limit(form))) if form else {}
             if not self._may_import(request, fields):
                 return answers.error(401, answers.INVALID_CREDENTIALS)
             batch = self._batch(request, wire, fields if form else None)
@@ -79,7 +79,7 @@ class ImportApi:
         return judge
 
     def _wire_limit(self, form: bool) -> int:
-        return self._settings.max_body_bytes * (3 if form else 1)
+        return self._settings.max_body_bytes * (FORM_EXPANSION if form else 1)
 
     def _may_import(self, request: Request, fields: Mapping[str, str]) -> bool:
         credentials = read_credentials(request.headers.get("authorization", ""))
@@ -91,7 +91,7 @@ class ImportApi:
         if fields is not None:
             body = decode_data(fields.get("data", ""))
             return Batch(body, find_records(body))
-        encoding = _encoding(request)
+        encoding = encoding_of(request)
         body = inflate(wire, encoding, self._settings.max_body_bytes)
         spans: list[Span] = find_records(body)
         if not spans and not body.lstrip().startswith(b"["):
@@ -111,10 +111,6 @@ class ImportApi:
     def _as_strings(self, outcome: Outcome) -> bool:
         choice = self._settings.failures_as_strings
         return choice == "always" or (choice == "identity" and outcome.of_identity)
-
-
-def _encoding(request: Request) -> str:
-    return request.headers.get("content-encoding", "").strip().lower()
 
 
 def _of_form(accepted: int, failed: int, verbose: bool) -> Answer:

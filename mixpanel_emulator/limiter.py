@@ -1,5 +1,6 @@
-"""The rate limiter: how much a project may send within a rolling window."""
+"""How much a project may send within a rolling window, and how often it may ask."""
 
+import math
 import threading
 import time
 from collections import deque
@@ -70,3 +71,27 @@ class RateLimiter:
             if self._fits(used, events, size):
                 return (taken_at + SLOTS - slot + 1) * self._window_s / SLOTS
         return self._window_s
+
+
+class QuotaWindow:
+    """How many calls an hour and a second are allowed; 0 an hour means no limit."""
+
+    def __init__(self, per_hour: int, per_second: int = 0) -> None:
+        """Makes a quota."""
+        self._limits = [(3600.0, per_hour), (1.0, per_second)] if per_hour else []
+        self._calls: deque[float] = deque()
+
+    def clear(self) -> None:
+        """Forgets the calls made."""
+        self._calls.clear()
+
+    def take(self) -> int:
+        """Takes one call and returns 0, or returns in how many seconds one is allowed again."""
+        now = time.monotonic()
+        while self._calls and self._calls[0] <= now - 3600:
+            self._calls.popleft()
+        for span_s, most in self._limits:
+            if most and len(self._calls) >= most and self._calls[-most] > now - span_s:
+                return math.ceil(self._calls[-most] + span_s - now)
+        self._calls.append(now)
+        return 0

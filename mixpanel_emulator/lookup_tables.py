@@ -15,7 +15,7 @@ from mixpanel_emulator.answers import Answer
 from mixpanel_emulator.bodies import BodyMalformedError, BodyTooLargeError, deflate, inflate
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import Store
-from mixpanel_emulator.wire import read_wire, respond, work
+from mixpanel_emulator.wire import encoding_of, read_wire, respond, work
 
 LISTED_ROWS = 10  # LTAPI: at most ten failing rows are listed
 DAY_S = 86_400
@@ -41,7 +41,7 @@ class LookupTableApi:
             return respond(answers.error(429, answers.RATE_EXCEEDED))
         try:
             wire = await read_wire(request, self._settings.max_table_bytes)
-            encoding = request.headers.get("content-encoding", "").strip().lower()
+            encoding = encoding_of(request)
             table = request.path_params["table"]
             return respond(await work(self._replace, table, wire, encoding))
         except BodyTooLargeError:

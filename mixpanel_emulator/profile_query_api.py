@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from mixpanel_emulator import answers
 from mixpanel_emulator.bodies import BodyMalformedError, form_data
-from mixpanel_emulator.export_api import QuotaWindow
 from mixpanel_emulator.expressions import Subject, compile_expression
+from mixpanel_emulator.limiter import QuotaWindow
 from mixpanel_emulator.query_api import query_error, refuse
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import Store

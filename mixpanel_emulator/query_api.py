@@ -12,9 +12,10 @@ from starlette.responses import Response
 from mixpanel_emulator import answers
 from mixpanel_emulator.access import may_import, read_credentials
 from mixpanel_emulator.answers import Answer
-from mixpanel_emulator.export_api import QuotaWindow, names_of, period_of
+from mixpanel_emulator.event_rules import DAY_MS
 from mixpanel_emulator.expressions import Expression, compile_expression
-from mixpanel_emulator.reading import Filter, Shown, events_shown
+from mixpanel_emulator.limiter import QuotaWindow
+from mixpanel_emulator.reading import Filter, Shown, events_shown, names_of, period_of
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import Store
 from mixpanel_emulator.wire import query, respond, whole_number
@@ -86,10 +87,12 @@ class QueryApi:
         seen: set[tuple[str, str, Any]] = set()
         for shown in self._found(asked):
             segment, moment = _segment(shown, asked.on), _moment(shown.time_ms, asked.unit)
-            person = (segment, moment, shown.properties["distinct_id"])
-            if not asked.unique or person not in seen:
-                counts[segment][moment] += 1
-                seen.add(person) if asked.unique else None
+            if asked.unique:
+                person = (segment, moment, shown.properties["distinct_id"])
+                if person in seen:
+                    continue
+                seen.add(person)
+            counts[segment][moment] += 1
         return _series(asked, counts)
 
     def _found(self, asked: Asked) -> Iterator[Shown]:
@@ -102,7 +105,7 @@ class QueryApi:
             "SELECT name FROM tally WHERE day >= ? AND day < ?"
             " GROUP BY name ORDER BY sum(events) DESC, name LIMIT ?"
         )
-        days = (period.start_ms // 86_400_000, period.end_ms // 86_400_000)
+        days = (period.start_ms // DAY_MS, period.end_ms // DAY_MS)
         return [
             row[0]
             for row in self._store.rows(sql, (*days, whole_number(given, "limit", NAMES_LIMIT, MAX_NAMES)))
@@ -187,5 +190,5 @@ def _moments(asked: Asked) -> list[str]:
     if asked.unit in ("minute", "hour"):
         return []
     start, end = asked.events.period
-    days = range(start, end, 86_400_000)
+    days = range(start, end, DAY_MS)
     return list(dict.fromkeys(_moment(day, asked.unit) for day in days))

@@ -2,11 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
+import orjson
+
 from mixpanel_emulator.bodies import parse_json
-from mixpanel_emulator.event_rules import EventRules
-from mixpanel_emulator.expressions import Expression, Subject
+from mixpanel_emulator.event_rules import DAY_MS, EventRules
+from mixpanel_emulator.expressions import Expression, ExpressionError, Subject
 from mixpanel_emulator.identity import resolver
 from mixpanel_emulator.settings import Settings
 from mixpanel_emulator.store import record_reader
@@ -42,6 +45,29 @@ class Shown(NamedTuple):
     def subject(self) -> Subject:
         """Returns the event as expressions see it."""
         return Subject(self.properties, {"$time": self.time_ms / 1000, "name": self.name})
+
+
+def period_of(first: date, last: date) -> Period:
+    """Returns the period of whole days in UTC, both included."""
+    start = int(datetime(first.year, first.month, first.day, tzinfo=timezone.utc).timestamp() * 1000)
+    return Period(start, start + ((last - first) // timedelta(days=1) + 1) * DAY_MS)
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """Returns the event names of a JSON array in a parameter; a plain text is one name.
+
+    >>> names_of('["a", "b"]')
+    ['a', 'b']
+    """
+    if not text:
+        return None
+    try:
+        names = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return [text]
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return names
+    raise ExpressionError("event must be a JSON array of names")
 
 
 def events_shown(connection: sqlite3.Connection, settings: Settings, wanted: Filter) -> Iterator[Shown]:

@@ -26,7 +26,7 @@ from mixpanel_emulator.intake import Batch, EventIntake, Outcome
 from mixpanel_emulator.limiter import RateLimiter
 from mixpanel_emulator.profile_intake import ProfileIntake
 from mixpanel_emulator.settings import Settings
-from mixpanel_emulator.wire import FORM_EXPANSION, is_form, read_wire, respond, work
+from mixpanel_emulator.wire import FORM_EXPANSION, encoding_of, is_form, read_wire, respond, work
 
 TRACK_DAYS = 5  # TRK, EHIST: older events are dropped
 PIXEL = base64.b64decode(b"R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")  # 1x1, transparent
@@ -142,7 +142,7 @@ class SdkApi:
     def _read(
         self, request: Request, endpoint: Endpoint, wire: bytes, options: Mapping[str, str]
     ) -> tuple[Batch, dict[str, str]]:
-        encoding = request.headers.get("content-encoding", "").strip().lower()
+        encoding = encoding_of(request)
         if encoding and not endpoint.gzip:
             raise BodyMalformedError("request body must not be compressed")
         fields: dict[str, str] = {}

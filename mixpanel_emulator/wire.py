@@ -13,9 +13,7 @@ from mixpanel_emulator.bodies import BodyTooLargeError
 
 FORM = "application/x-www-form-urlencoded"
 FORM_EXPANSION = 3  # percent-encoding writes a byte as three
-DRAINED_BYTES = (
-    256 * 1024 * 1024
-)  # a body over the limit is read to its end up to here, so that its sender reads 413
+DRAINED_BYTES = 256 * 1024 * 1024  # a body over the limit is read up to here, so that its sender reads 413
 WHOLE_DIGITS = 18  # fits SQLite's integers
 WORKERS = 2  # more would only wait for the interpreter's lock; inflating and SQLite work outside of it
 
@@ -40,6 +38,11 @@ async def read_wire(request: Request, limit: int) -> bytes:
     if size > most:
         raise BodyTooLargeError
     return b"".join(parts)
+
+
+def encoding_of(request: Request) -> str:
+    """Returns how the body is compressed, in lower case, or nothing."""
+    return request.headers.get("content-encoding", "").strip().lower()
 
 
 def is_form(request: Request) -> bool:

@@ -21,9 +21,8 @@ REASONS = {
     429: "Too Many Requests",
 }
 FAILED_VALIDATION = "some data points in the request failed validation"  # IMP, OAI-ING
-RATE_EXCEEDED = (
-    "Project exceeded rate limits. Please retry the request with exponential backoff."  # OAI-ING, E429
-)
+# OAI-ING, E429
+RATE_EXCEEDED = "Project exceeded rate limits. Please retry the request with exponential backoff."
 INVALID_CREDENTIALS = "Invalid credentials"  # OAI-ING
 
 

@@ -42,9 +42,8 @@ BANNED_IDS = frozenset(
     ]
 )
 IDENTITY_EVENTS = frozenset(["$identify", "$create_alias", "$merge"])
-IDENTITY_REFUSED = (
-    "identity events are not allowed when project is using simplified identity management"  # AK-PROBE
-)
+# AK-PROBE
+IDENTITY_REFUSED = "identity events are not allowed when project is using simplified identity management"
 BAD_TIME = "'properties.time' is invalid: must be specified as seconds since epoch"  # OAI-ING, E400
 BAD_INSERT_ID = "'$insert_id' is invalid: must only contain alphanumeric or hyphen '-' characters"  # I-U40
 
@@ -216,9 +215,8 @@ class EventRules:
             if user:  # IDMIG: overwritten from $user_id, else from $device_id
                 return _text(user)
             if device:
-                return "$device:" + str(_text(device)).removeprefix(
-                    "$device:"
-                )  # AK-PROBE: one prefix is stripped
+                # AK-PROBE: one prefix is stripped
+                return "$device:" + str(_text(device)).removeprefix("$device:")
         sent = _text(properties.get("distinct_id"))
         if sent is not None:
             return sent

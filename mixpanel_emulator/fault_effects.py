@@ -14,9 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixpanel_emulator.faults import Do, Fault
 
-TRANSPORT = (
-    "mixpanel_emulator.transport"  # the server puts a connection's transport into the ASGI scope by this name
-)
+# By this name the server puts a connection's transport into the ASGI scope.
+TRANSPORT = "mixpanel_emulator.transport"
 LINGER_RESET = struct.pack("ii", 1, 0)  # closing with a linger of 0 s sends RST instead of FIN
 HTML_PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr></body></html>\n"
 

@@ -4,9 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-ON_USE = (
-    "mixpanel_emulator.on_use"  # by this name the server puts what counts a connection into the ASGI scope
-)
+# By this name the server puts what counts a connection into the ASGI scope.
+ON_USE = "mixpanel_emulator.on_use"
 
 
 class Reading(NamedTuple):

@@ -111,9 +111,7 @@ def _shower(connection: sqlite3.Connection, settings: Settings) -> Callable[[byt
         properties = {_cut(name): _cut(value) for name, value in sent.items() if name not in HIDDEN}
         properties["time"] = facts.time_ms // 1000
         properties["distinct_id"] = resolve(rules.distinct_id(facts.name, sent) or "")
-        properties.setdefault(
-            "$insert_id", facts.identity.hex()
-        )  # DEDUP: one is generated where none was sent
+        properties.setdefault("$insert_id", facts.identity.hex())  # DEDUP: made where none was sent
         properties["mp_processing_time_ms"] = facts.received_ms
         properties["$mp_api_timestamp_ms"] = facts.received_ms
         properties["$mp_api_endpoint"] = "api.mixpanel.com"

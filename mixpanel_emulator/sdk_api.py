@@ -53,9 +53,8 @@ class TrackRules:
         if not knows_token(self._settings, token):
             return None  # E401
         properties.setdefault("time", now_ms // 1000)  # RESV: receive time
-        properties.setdefault(
-            "distinct_id", f"$ip:{ip}" if ip else ""
-        )  # OAI-ING: hashed from the IP with ip=1
+        # OAI-ING: hashed from the IP with ip=1
+        properties.setdefault("distinct_id", f"$ip:{ip}" if ip else "")
         if self._is_old(properties["time"], now_ms):
             silent = self._settings.track_old_events == "silent"
             return None if silent else Refusal("properties.time", "event is older than 5 days; use /import")

@@ -15,20 +15,17 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The emulated project; each default is the variant with the best source (named behind it)."""
+    """The emulated project; each default is the variant with the best source (named beside it)."""
 
-    identity: Literal["simplified", "original"] = (
-        "simplified"  # IDM: default for organisations since April 2024
-    )
+    # IDM: default for organisations since April 2024
+    identity: Literal["simplified", "original"] = "simplified"
     identity_verbs: Literal["refuse_batch", "refuse_record", "ignore"] = "refuse_batch"  # AK-PROBE vs IDMIG
-    missing_distinct_id: Literal["refuse", "from_ip"] = (
-        "refuse"  # AK-VAL (observed) vs IMP (hashed from the IP)
-    )
+    # AK-VAL (observed) vs IMP (hashed from the IP)
+    missing_distinct_id: Literal["refuse", "from_ip"] = "refuse"
     banned_ignore_case: bool = True  # AK-REPLAY: ingestion lower-cases before comparing; IMP is silent
     banned_extra: tuple[str, ...] = ()  # AK has one more entry, lmy47d, than the official list
-    failed_id_key: Literal["insert_id", "$insert_id"] = (
-        "insert_id"  # OAI-ING, E400, I-U40 vs the example on IMP
-    )
+    # OAI-ING, E400, I-U40 vs the example on IMP
+    failed_id_key: Literal["insert_id", "$insert_id"] = "insert_id"
     failures_as_strings: Literal["never", "identity", "always"] = "identity"  # AK-PROBE
     track_old_events: Literal["silent", "error"] = "silent"  # EHIST vs I-N190
     engage_gzip: bool = False  # PSET: not supported; JAVA sends it

@@ -11,9 +11,8 @@ from record_maps.paths import NULL_VALUE
 
 T = TypeVar("T")
 
-MOST_NAMES: Final = (
-    65_536  # remembered at once; names that are data (a column for each user) would fill memory
-)
+# Remembered at once; names that are data (a column for each user) would fill memory.
+MOST_NAMES: Final = 65_536
 
 
 class NameList:

@@ -13,9 +13,8 @@ from source_formats.lines import FormatProblem
 
 Format = Literal["ndjson", "json", "csv", "tsv", "parquet", "avro"]
 
-HEAD_BYTES: Final = (
-    64 << 10
-)  # of the (decompressed) file; enough for a record that is laid out over many lines
+# Of the (decompressed) file; enough for a record that is laid out over many lines.
+HEAD_BYTES: Final = 64 << 10
 PARQUET_MAGIC: Final = b"PAR1"
 AVRO_MAGIC: Final = b"Obj\x01"
 _BINARY: Final[dict[bytes, Format]] = {PARQUET_MAGIC: "parquet", AVRO_MAGIC: "avro"}

@@ -10,9 +10,8 @@ from source_formats.json_salvage import RECORD_BYTES, may_be_front, whole_record
 from source_formats.json_shapes import Shapes, keys_of
 from source_formats.lines import Lines, RefusedLine, refused_line
 
-HELD_BYTES: Final = (
-    8 << 20
-)  # of one record, eight times what Mixpanel takes; what is longer goes on as it comes
+# Of one record, eight times what Mixpanel takes; what is longer goes on as it comes.
+HELD_BYTES: Final = 8 << 20
 BETWEEN: Final = b" \t\r\n,"  # records
 LEFT_OVER: Final = BETWEEN + b"]}"  # of what was broken
 ON_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")

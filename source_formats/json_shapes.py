@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-MANY: Final = (
-    16  # objects in a row: where no record is known yet, the longest row that has them is one of records
-)
+# Objects in a row: where no record is known yet, the longest row that has them is one of records.
+MANY: Final = 16
 KNOWN: Final = 1000  # sets of keys that are remembered
 _one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 

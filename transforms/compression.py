@@ -15,13 +15,11 @@ from isal import isal_zlib
 
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 MAGIC_BYTES: Final = 4
-_ZSTD_SKIPPABLE: Final = (
-    b"\x2a\x4d\x18"  # behind a byte 0x5?: a frame without content, which pzstd puts first
-)
+# Behind a byte 0x5?: a frame without content, which pzstd puts first.
+_ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
 SUFFIXES: Final = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd"}
-SLICE_BYTES: Final = (
-    1 << 16
-)  # taken in at once: tells where damage is, and what is left over is copied for each member
+# Taken in at once: tells where damage is, and what is left over is copied for each member.
+SLICE_BYTES: Final = 1 << 16
 _PIECE: Final = 1 << 20  # decompressed at once, at most: a bomb stays as flat as anything else
 _ZSTD_INPUT: Final = 1 << 10  # zstd's object takes no bound for its output: 1 KiB is at most some tens of MB
 _WITH_GZIP_HEADER: Final = 31

@@ -30,7 +30,7 @@ ARROWS = {
     "pipelines": frozenset({*RULES, "transforms", "mixpanel_emulator"}),
     "run_backfill": frozenset({*RULES, "transforms", "pipelines", "mixpanel_emulator"}),
     "mixpanel_emulator": frozenset[str](),
-    "mixpanel_spool": frozenset({"mixpanel_http"}),
+    "mixpanel_spool": frozenset[str](),
 }
 
 # Neither made by hand nor part of what is released.
@@ -123,6 +123,12 @@ def test_the_rules_load_without_beam() -> None:
 
 def test_the_command_line_loads_without_beam() -> None:
     assert "apache_beam" not in _modules_loaded_by("run_backfill")
+
+
+def test_an_application_that_spools_loads_nothing_but_the_standard_library() -> None:
+    loaded = _modules_loaded_by("mixpanel_spool.consumer") - _modules_loaded_by("sys")
+
+    assert loaded - sys.stdlib_module_names == {"mixpanel_spool"}
 
 
 @pytest.mark.parametrize("path", list(_files("__init__.py")), ids=_module_name)

@@ -85,14 +85,13 @@ class FieldNames:
         self, rules: NameRules, prefix: str = "", suffix: str = "", without: frozenset[str] = frozenset()
     ) -> None:
         """Takes what becomes of a name, once something is put around it, and the fields that are left out."""
-        self._rules, self._prefix, self._suffix, self._without = rules, prefix, suffix, without
+        self._known = _Known(rules, prefix, suffix, without)
         plain = None if prefix or suffix else rules.plain()
         self._left_out = without | plain[0] if plain else None
         self._renamed = plain[1] if plain else {}
         inner = slice(len(prefix), -len(suffix) or None)
         around = (old for old in rules.renamed if old.startswith(prefix) and old.endswith(suffix))
         self._moving = {old[inner]: None for old in around}  # fields that get other names, in their order
-        self._known: dict[str, str | None] = {}
 
     def properties(self, fields: dict[str, T]) -> dict[str, T]:
         """Returns an object's properties; where there are no globs, names are not looked at one by one."""
@@ -107,21 +106,32 @@ class FieldNames:
         return found
 
     def _one_by_one(self, fields: dict[str, T]) -> dict[str, T]:
+        moving, known = self._moving, self._known
         found = {
             new: value
             for name, value in fields.items()
-            if name not in self._moving and (new := self.of(name)) is not None
+            if name not in moving and (new := known[name]) is not None
         }
-        moving = ((self.of(name), fields[name]) for name in self._moving if name in fields)
-        _add(found, ((new, value) for new, value in moving if new is not None))
+        if moving:
+            moved = ((known[name], fields[name]) for name in moving if name in fields)
+            _add(found, ((new, value) for new, value in moved if new is not None))
         return found
 
     def of(self, name: str) -> str | None:
-        """Returns what a field's property is called, or None if it has none; each name is worked out once."""
-        if name in self._known:
-            return self._known[name]
-        if len(self._known) >= MOST_NAMES:
-            self._known.clear()
+        """Returns what a field's property is called, or None if it has none."""
+        return self._known[name]
+
+
+class _Known(dict[str, str | None]):
+    """What fields' properties are called, worked out once for each name, as it is asked for."""
+
+    def __init__(self, rules: NameRules, prefix: str, suffix: str, without: frozenset[str]) -> None:
+        super().__init__()
+        self._rules, self._prefix, self._suffix, self._without = rules, prefix, suffix, without
+
+    def __missing__(self, name: str) -> str | None:
+        if len(self) >= MOST_NAMES:
+            self.clear()
         new = None if name in self._without else self._rules.applied(f"{self._prefix}{name}{self._suffix}")
-        self._known[name] = new
+        self[name] = new
         return new

@@ -71,7 +71,7 @@ class Row:
         """Takes a record's fields."""
         self.fields = fields
         self.used: tuple[str, ...] = ()
-        self._opened: dict[Path, Fields | None] | None = None
+        self._opened: dict[Path, Fields | None] = {}
 
     def get(self, path: Path) -> msgspec.Raw | None:
         """Returns what lies at a path, as it came; None where there is nothing, or null."""
@@ -85,14 +85,14 @@ class Row:
 
     def object_at(self, path: Path) -> Fields | None:
         """Returns the object at a path, or None where there is none; it is shared and must not be changed."""
-        if self._opened is None:
-            self._opened = {}
-        if path not in self._opened:
-            self._opened[path] = opened(self.get(path))
-        return self._opened[path]
+        found = self._opened.get(path, _UNOPENED)
+        if found is _UNOPENED:
+            found = self._opened[path] = opened(self.get(path))
+        return found
 
 
 NULL_VALUE: Final = msgspec.Raw(NULL)
+_UNOPENED: Final[Fields] = {}  # in place of what was not asked for yet
 
 
 def id_text(value: msgspec.Raw) -> msgspec.Raw:

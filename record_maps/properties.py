@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -13,7 +14,16 @@ from record_maps.paths import NULL_VALUE, Fields, Path, Row, id_text
 from record_maps.spec import Const, MapSpec, Source, Spread, Value
 
 Get = Callable[[Row], "msgspec.Raw | None"]
+Put = Callable[[Row, Fields], None]
 _EMPTY: Final = msgspec.Raw(b'""')
+
+
+class _Named(NamedTuple):
+    """A property that a map names: so, in the end as `new`, and where its value comes from."""
+
+    name: str
+    new: str
+    value: Value
 
 
 class PropertyMaker:
@@ -32,11 +42,10 @@ class PropertyMaker:
             if isinstance(s, Spread)
         ]
         values = ((name, value) for name, value in spec.properties if not isinstance(value, Spread))
-        self._named = [
-            (new, _id_getter(value) if name in IDS else getter(value))
-            for name, value in values
-            if (new := early.applied(name)) is not None
+        named = [
+            _Named(name, new, value) for name, value in values if (new := early.applied(name)) is not None
         ]
+        self._puts = [put for parent, run in groupby(named, _parent_of) for put in _puts(parent, run)]
         self._new_ids = [new for _, new in spec.rename if new in IDS]
         self._drop_nulls = spec.drop_nulls
         self._tags = {name: msgspec.Raw(value) for name, value in spec.tags}
@@ -52,13 +61,14 @@ class PropertyMaker:
             if not path:
                 for key in row.used:
                     spread.pop(names.of(key) or "", None)
-            if properties and NULL_VALUE in spread.values():
+            if not properties:
+                properties = spread
+                continue
+            if NULL_VALUE in spread.values():
                 spread = {n: v for n, v in spread.items() if v != NULL_VALUE or n not in properties}
-            properties = properties | spread if properties else spread
-        for name, get in self._named:
-            value = get(row)
-            if value is not None:
-                properties[name] = value
+            properties.update(spread)
+        for put in self._puts:
+            put(row, properties)
         if self._flatten:
             properties = self._flat_names.properties(flattened(properties, self._flatten))
         for name in self._new_ids:
@@ -71,6 +81,51 @@ class PropertyMaker:
         if self._tags:
             properties.update(self._tags)
         return properties
+
+
+def _parent_of(named: _Named) -> Path | None:
+    """Returns the object of which a property is a field, or None where it takes more to find it."""
+    source = named.value[0] if len(named.value) == 1 else Const(b"")
+    if named.name in IDS or isinstance(source, Const) or isinstance(source[-1], int):
+        return None
+    return source[:-1]
+
+
+def _puts(parent: Path | None, run: Iterable[_Named]) -> Iterator[Put]:
+    """Yields what puts properties that follow each other: those of one object together."""
+    if parent is None:
+        yield from (_put_value(n.new, _id_getter(n.value) if n.name in IDS else getter(n.value)) for n in run)
+        return
+    paths = [(named.new, source) for named in run if not isinstance(source := named.value[0], Const)]
+    yield _put_fields(parent, [(new, str(path[-1])) for new, path in paths])
+
+
+def _put_value(name: str, get: Get) -> Put:
+    def put(row: Row, properties: Fields) -> None:
+        value = get(row)
+        if value is not None:
+            properties[name] = value
+
+    return put
+
+
+def _put_fields(parent: Path, names: list[tuple[str, str]]) -> Put:
+    """Returns what puts fields of one object, which is looked up once; most records have few such objects."""
+    above, own = parent[:-1], parent[-1] if parent else None
+
+    def put(row: Row, properties: Fields) -> None:
+        outer = row.object_at(above) if above else row.fields
+        if isinstance(own, str) and not (outer and own in outer):
+            return
+        fields = row.object_at(parent) if parent else row.fields
+        if not fields:
+            return
+        for name, key in names:
+            value = fields.get(key)
+            if value is not None and value != NULL_VALUE:
+                properties[name] = value
+
+    return put
 
 
 def getter(value: Value) -> Get:
@@ -110,10 +165,23 @@ def _single(source: Path | Const) -> Get:
         return lambda row: constant
     key = _whole(source)
     if key is None:
-        return lambda row: row.get(source)
+        return _inner(source)
 
     def field(row: Row) -> msgspec.Raw | None:
         found = row.fields.get(key)
+        return None if found is None or found == NULL_VALUE else found
+
+    return field
+
+
+def _inner(path: Path) -> Get:
+    parent, last = path[:-1], path[-1]
+    if isinstance(last, int):
+        return lambda row: row.get(path)
+
+    def field(row: Row) -> msgspec.Raw | None:
+        fields = row.object_at(parent)
+        found = fields.get(last) if fields else None
         return None if found is None or found == NULL_VALUE else found
 
     return field

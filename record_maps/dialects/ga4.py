@@ -63,23 +63,61 @@ def _id(fields: Fields) -> Fields:
     return {"$insert_id": msgspec.Raw(_encode(xxhash.xxh3_128_hexdigest(place)))}
 
 
+class _Values(msgspec.Struct, gc=False):
+    """A parameter's value in each type; that in which it was given is not null."""
+
+    string_value: msgspec.Raw = NULL_VALUE
+    int_value: msgspec.Raw = NULL_VALUE
+    double_value: msgspec.Raw = NULL_VALUE
+    float_value: msgspec.Raw = NULL_VALUE
+
+
+_NO_KEY: Final = msgspec.Raw()
+
+
+class _Parameter(msgspec.Struct, gc=False):
+    key: msgspec.Raw = _NO_KEY
+    value: _Values | None = None
+
+
+_read_parameters: Final = msgspec.json.Decoder(list[_Parameter]).decode
+
+
 def _parameters(raw: msgspec.Raw) -> Iterator[tuple[str, msgspec.Raw]]:
+    for parameter in _listed(raw):
+        found = None if parameter.value is None else _given(parameter.value)
+        if found is not None and parameter.key != _NO_KEY:
+            yield _key(parameter.key), found
+
+
+def _listed(raw: msgspec.Raw) -> list[_Parameter]:
+    """Returns a list's parameters; where some of it is none, without that."""
+    try:
+        return _read_parameters(raw)
+    except _NO_PARAMETER:
+        return list(_each(raw))
+
+
+def _each(raw: msgspec.Raw) -> Iterator[_Parameter]:
     for element in elements(raw):
         parameter = opened(element) or {}
         value = opened(parameter.get("value"))
         if value is not None and "key" in parameter:
-            yield from ((_key(parameter["key"]), found) for found in _typed(value))
+            yield _Parameter(parameter["key"], _Values(*(value.get(name, NULL_VALUE) for name in TYPES)))
 
 
-def _typed(value: Fields) -> Iterator[msgspec.Raw]:
-    """Yields the one of a parameter's values that is there, a whole number in quotes without them."""
-    for name in TYPES:
-        found = value.get(name)
-        if found is not None and found != NULL_VALUE:
+_NO_PARAMETER: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def _given(values: _Values) -> msgspec.Raw | None:
+    """Returns the one of a parameter's values that is there, a whole number in quotes without them."""
+    if values.string_value != NULL_VALUE:
+        return values.string_value
+    for found in (values.int_value, values.double_value, values.float_value):
+        if found != NULL_VALUE:
             token = bytes(found)
-            is_quoted = name != "string_value" and token[:1] == b'"'
-            yield msgspec.Raw(token.strip(b'"')) if is_quoted else found
-            return
+            return msgspec.Raw(token.strip(b'"')) if token[:1] == b'"' else found
+    return None
 
 
 def _key(raw: msgspec.Raw) -> str:

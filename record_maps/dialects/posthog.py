@@ -44,7 +44,10 @@ def reshape(fields: Fields) -> Iterator[Reshaped]:
     if profile is not None:
         yield Filtered(profile)
         return
-    row = {name: _unquoted(value) if name in _OBJECTS else value for name, value in fields.items()}
+    row = dict(fields)
+    for name in _OBJECTS:
+        if name in row:
+            row[name] = _unquoted(row[name])
     yield {**row, **_ids(row)}
 
 

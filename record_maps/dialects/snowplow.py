@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -76,14 +77,22 @@ def read(line: bytes) -> Fields:
             None,
             f"an enriched event has {LEAST_COLUMNS} to {len(COLUMNS)} columns, not {len(values)}",
         )
-    return {name: _typed(name, value) for name, value in zip(COLUMNS, values, strict=False) if value}
+    return {name: typed(value) for (name, typed), value in zip(_TYPED, values, strict=False) if value}
 
 
-def _typed(name: str, value: str) -> msgspec.Raw:
-    if name in _DESCRIBED or (_NUMBERS(name) and _NUMBER(value)):
-        return msgspec.Raw(value.encode())
-    if _FLAGS(name) and value in _BOOLEANS:
-        return msgspec.Raw(_BOOLEANS[value])
+def _json(value: str) -> msgspec.Raw:
+    return msgspec.Raw(value.encode())
+
+
+def _number(value: str) -> msgspec.Raw:
+    return _json(value) if _NUMBER(value) else _string(value)
+
+
+def _flag(value: str) -> msgspec.Raw:
+    return msgspec.Raw(_BOOLEANS[value]) if value in _BOOLEANS else _string(value)
+
+
+def _string(value: str) -> msgspec.Raw:
     return msgspec.Raw(_encode(value))
 
 
@@ -125,6 +134,13 @@ def _without_advertising(raw: msgspec.Raw) -> msgspec.Raw:
 
 
 _DESCRIBED: Final = ("contexts", "derived_contexts", "unstruct_event")
+_TYPED: Final = tuple(
+    (
+        name,
+        _json if name in _DESCRIBED else _number if _NUMBERS(name) else _flag if _FLAGS(name) else _string,
+    )
+    for name in COLUMNS
+)
 
 
 def _parts(fields: Fields) -> Iterator[tuple[str, msgspec.Raw]]:
@@ -142,11 +158,18 @@ def _parts(fields: Fields) -> Iterator[tuple[str, msgspec.Raw]]:
 def _described(raw: msgspec.Raw | None) -> tuple[str, msgspec.Raw]:
     """Returns the name that a self-describing value goes by, and the value."""
     value = opened(raw) or {}
-    match = _SCHEMA(text_of(value.get("schema")) or "")
-    if match is None or "data" not in value:
+    name = _name_of(bytes(value.get("schema", NULL_VALUE)))
+    if name is None or "data" not in value:
         message = "contexts and unstruct_event must hold JSON with an iglu schema and data"
         raise RecordRefused(Reason.MAP_FAILED, None, message)
-    return "_".join(_snake(part) for part in match.groups()), value["data"]
+    return name, value["data"]
+
+
+@lru_cache(maxsize=1024)
+def _name_of(schema: bytes) -> str | None:
+    """Returns the name that goes with a schema, as JSON, or None if it is none; a history has few of them."""
+    match = _SCHEMA(text_of(msgspec.Raw(schema)) or "")
+    return "_".join(_snake(part) for part in match.groups()) if match else None
 
 
 def _snake(name: str) -> str:

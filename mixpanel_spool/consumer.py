@@ -75,6 +75,11 @@ class SpoolConsumer:
         """Messages lost because neither disk nor memory took them."""
         return self._writer.dropped
 
+    @property
+    def buffered(self) -> int:
+        """Bytes of messages that are in memory alone."""
+        return self._writer.buffered
+
     def send(
         self, endpoint: str, json_message: str, api_key: object = None, api_secret: object = None
     ) -> None:

@@ -67,7 +67,7 @@ def attend(
         if _attended:  # a worker that has served another start before
             drain.reset()
             activity.here.reset()
-        member = _Member(folder, launch, ends_in, end_all)
+        member = Member(folder, launch, ends_in, end_all)
         _attended[launch] = threading.Thread(target=member.live, name="crew", daemon=True)
     member.beat()
     thread = _attended[launch]
@@ -76,7 +76,7 @@ def attend(
 
 
 @dataclass(slots=True)
-class _Member:
+class Member:
     """This process, as a member of a crew."""
 
     folder: StateFolder

@@ -128,7 +128,7 @@ class Lease:
                 "machine": None if self.afar else _machine(),
                 "host": platform.node(),
                 "pid": os.getpid(),
-                "process": _process(os.getpid()),
+                "process": process_of(os.getpid()),
                 "at": self.clock(),
                 "seconds": self.seconds,
             }
@@ -194,7 +194,7 @@ def is_stale(held: Mapping[str, Any], now: float) -> bool:
     if held.get("machine") is None or held["machine"] != _machine():
         return is_over
     pid = held.get("pid")
-    if not isinstance(pid, int) or _process(pid) != held.get("process"):
+    if not isinstance(pid, int) or process_of(pid) != held.get("process"):
         return True
     return is_over and next(iter(_stat(pid)), "") in _SUSPENDED
 
@@ -208,7 +208,7 @@ def _machine() -> str:
         return platform.node()
 
 
-def _process(pid: int) -> str | None:
+def process_of(pid: int) -> str | None:
     """Returns what tells a process from a later one with its number, or None if there is none."""
     fields = _stat(pid)
     if not fields:

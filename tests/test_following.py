@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.crew import _Member, beat_name, read_crew, together
+from pipelines.crew import Member, beat_name, read_crew, together
 from pipelines.following import (
     IDLE_SECONDS,
     LOST_SECONDS,
@@ -53,7 +53,7 @@ def test_a_busy_worker_that_is_silent_is_lost_where_nobody_replaces_it() -> None
 def test_a_worker_that_has_just_come_has_work_to_do(tmp_path: Path) -> None:
     folder = StateFolder(str(tmp_path))
     take_lease(folder, "launch", 60, shared=True)
-    member = _Member(folder, "launch", lambda: None, lambda _: pytest.fail("nothing ends it"))
+    member = Member(folder, "launch", lambda: None, lambda _: pytest.fail("nothing ends it"))
     said = []
     for _ in range(2):
         member.beat()
@@ -85,7 +85,7 @@ def test_what_ends_the_work_in_one_process_the_others_learn_at_once_and_not_at_t
     tmp_path: Path,
 ) -> None:
     ended: list[float] = []
-    member = _Member(StateFolder(str(tmp_path)), "launch", lambda: None, ended.append)
+    member = Member(StateFolder(str(tmp_path)), "launch", lambda: None, ended.append)
     waiting = threading.Thread(target=member.wait, args=(600.0,))
     waiting.start()
     try:

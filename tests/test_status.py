@@ -15,7 +15,7 @@ from pipelines.config_reading import load_config
 from pipelines.crew import now_values
 from pipelines.heartbeat import Heartbeat
 from pipelines.launch import prepare_launch
-from pipelines.lease import Lease, RunBusy, _process, is_stale, take_lease
+from pipelines.lease import RunBusy, is_stale, process_of, take_lease
 from pipelines.progress import describe, progress_values
 from pipelines.state import StateFolder
 from pipelines.status import follow, list_runs, status_of, status_text
@@ -130,7 +130,7 @@ def test_a_lease_is_stale_when_its_process_is_gone_or_elsewhere_when_its_time_is
     assert not is_stale(elsewhere, 1000.0 + held["seconds"])
     assert is_stale(elsewhere, 1001.0 + held["seconds"])
     with subprocess.Popen(["sleep", "600"]) as asleep:
-        process = _process(asleep.pid)
+        process = process_of(asleep.pid)
         suspended = {**held, "pid": asleep.pid, "process": process}
         assert not is_stale(suspended, 1e9)
         asleep.send_signal(signal.SIGSTOP)
@@ -153,7 +153,8 @@ def test_a_lost_lease_drains_the_run(tmp_path: Path, is_given_back: bool) -> Non
         if is_given_back:
             folder.remove("lock.json")
         else:
-            folder.write("lock.json", Lease(folder, "b")._content())
+            folder.remove("lock.json")
+            take_lease(folder, "b")
         before = folder.read("now.json")
         heart.beat()
         assert "another process has taken this run up" in str(heart.problem)

@@ -92,7 +92,7 @@ class _ImportFn(beam.DoFn):
         self._dry_run = settings.dry_run
 
     def setup(self) -> None:
-        self._senders = None if self._dry_run else _Senders(self._destination, self._limits)
+        self._senders = None if self._dry_run else Senders(self._destination, self._limits)
         self._threads = [ThreadPoolExecutor(1, f"import-{n}") for n in range(self._limits.in_flight)]
 
     def start_bundle(self) -> None:
@@ -211,7 +211,7 @@ class _ImportFn(beam.DoFn):
 
 
 @dataclass(eq=False)
-class _Senders:
+class Senders:
     """What sends to each endpoint, at one pace for all; connections are opened where they are needed."""
 
     destination: Destination

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from typing import Final, Literal
 
 import msgspec
@@ -18,7 +19,6 @@ HEAD_BYTES: Final = 64 << 10
 PARQUET_MAGIC: Final = b"PAR1"
 AVRO_MAGIC: Final = b"Obj\x01"
 _BINARY: Final[dict[bytes, Format]] = {PARQUET_MAGIC: "parquet", AVRO_MAGIC: "avro"}
-_BOM: Final = b"\xef\xbb\xbf"
 _TEXT: Final = "write it as NDJSON, CSV, Parquet or Avro"
 _UNPACK: Final = "unpack it, and name the files in it"
 # What a file is told by, what it is called, and what to do about it.
@@ -70,7 +70,7 @@ def detect_format(head: bytes, name: str) -> Format:
     binary = next((found for magic, found in _BINARY.items() if head.startswith(magic)), None)
     if binary is not None:
         return binary
-    text = head.removeprefix(_BOM).lstrip()
+    text = head.removeprefix(BOM_UTF8).lstrip()
     by_name = next((found for suffix, found in _NAMES.items() if name.lower().endswith(suffix)), None)
     return by_name if by_name and text[:1] not in (b"{", b"[") else _of_json(text)
 
@@ -104,7 +104,7 @@ def refuse_known(head: bytes) -> None:
             raise unsupported(what, remedy)
     if head[_TAR] == b"ustar":
         raise unsupported("a tar archive", _UNPACK)
-    if _MARKUP(head.removeprefix(_BOM)):
+    if _MARKUP(head.removeprefix(BOM_UTF8)):
         raise unsupported("XML or HTML", _TEXT)
 
 

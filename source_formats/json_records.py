@@ -7,15 +7,13 @@ these are found again.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from source_formats.json_lines import BETWEEN, HELD_BYTES, LEFT_OVER, ON_ONE_LINE, RecordLines
 from source_formats.json_salvage import RECORD_BYTES, is_cut_short
 from source_formats.json_structure import COMMA, Within, cut_records, scan
 from source_formats.lines import FormatProblem, Lines, in_scans
-
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 def read_json(chunks: Iterable[bytes]) -> Iterator[Lines]:
@@ -47,8 +45,8 @@ class _Splitter:
 
     def feed(self, chunk: bytes, final: bool = False) -> Iterator[Lines]:
         """Yields the records that end in a chunk."""
-        if self._is_array is None and not self._offset and chunk.startswith(_BOM):
-            chunk, self._offset = chunk[len(_BOM) :], len(_BOM)
+        if self._is_array is None and not self._offset and chunk.startswith(BOM_UTF8):
+            chunk, self._offset = chunk[len(BOM_UTF8) :], len(BOM_UTF8)
         chunk, self._waiting = self._waiting + chunk, b""
         if self._is_giant:
             piece, chunk = self._go_on_with_giant(chunk)

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from source_formats.json_shapes import KNOWN, MANY, Keys, Shapes, decoded
+from source_formats.json_shapes import KNOWN, MANY, Keys, Shapes, decoded, one_value
 from source_formats.json_structure import scan
 
 RECORD_BYTES: Final = 1 << 20  # more than Mixpanel takes: a longer row of objects is within no record
@@ -39,7 +39,6 @@ _IN_NUMBERS: Final = b"+-.0123456789eE"
 _well_formed: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _OPENS: Final = re.compile(rb"[\s,]*\{")
 _any_text: Final = json.JSONDecoder(parse_int=str, parse_float=str, strict=False).raw_decode
-_one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 
 
 class Found(NamedTuple):
@@ -207,7 +206,7 @@ def _object_at(characters: str, start: int) -> Found | None:
     for length in (*_PIECES, len(characters)):
         piece = characters[start : start + length]
         try:
-            value, stop = _one_value(piece)
+            value, stop = one_value(piece)
             return Found(start, start + stop, tuple(value))
         except json.JSONDecodeError as error:
             is_cut = error.msg.startswith("Unterminated") or error.pos + _TOKEN > len(piece)

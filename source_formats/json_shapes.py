@@ -9,7 +9,8 @@ from typing import Any, Final
 # Objects in a row: where no record is known yet, the longest row that has them is one of records.
 MANY: Final = 16
 KNOWN: Final = 1000  # sets of keys that are remembered
-_one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
+# Returns the value that a text begins with, its numbers as texts, and where it ends.
+one_value: Final = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 
 Keys = tuple[str, ...]
 
@@ -79,7 +80,7 @@ def _keys_inside(value: Any) -> Iterator[Keys]:
 def decoded(text: bytes) -> Any:
     """Returns what a text says, or None if that is not all of it."""
     try:
-        value, stop = _one_value(text.decode("latin-1"))
+        value, stop = one_value(text.decode("latin-1"))
     except (ValueError, RecursionError):
         return None
     return value if stop == len(text) else None

@@ -27,7 +27,6 @@ BAD_ROW: Final = "bad_row"
 INVALID_UTF8: Final = "invalid_utf8"
 HELD_BYTES: Final = 6 << 20  # of one row; in base64 it is still a line that is held
 _NO_TEXT: Final = "the row is not UTF-8"
-_BOM: Final = b"\xef\xbb\xbf"
 _NEWLINE: Final = ord("\n")
 _DELIMITERS: Final = ",;\t|"
 _EMPTY: Final[dict[str, Any]] = {"absent": msgspec.UNSET, "null": None, "text": ""}

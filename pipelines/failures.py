@@ -6,6 +6,8 @@ import re
 import traceback
 from typing import Final
 
+from pipelines.versions import PACKAGES
+
 _OWN: Final = (
     *("StateUnusable", "SecretUnavailable", "EndpointRefused", "EmulatorFailed"),
     *("EngineRefused", "WorkersFailed", "WorkerRefused", "OrderedUnusable"),
@@ -24,11 +26,7 @@ def describe_failure(error: BaseException) -> str:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     kind, message = _kind(text, error)
     frames = [f"{m[1]}:{m[2]} in {m[3]}" for line in text.splitlines() if (m := _FRAME.match(line))]
-    own = [
-        f
-        for f in frames
-        if f.startswith(("transforms/", "pipelines/", "mixpanel_http/", "mixpanel_emulator/"))
-    ]
+    own = [frame for frame in frames if frame.partition("/")[0] in (*PACKAGES, "mixpanel_emulator")]
     where = f" (at {own[-1]})" if own and not message else ""
     return f"{kind}: {message}" if message else f"{kind}{where}"
 

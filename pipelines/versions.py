@@ -13,7 +13,7 @@ from typing import Final
 from mixpanel_http.insert_ids import RECIPE
 
 VERSION: Final = "0.1.0"  # setup.py says the same; a test holds both together
-_PACKAGES: Final = ("mixpanel_http", "source_formats", "record_maps", "transforms", "pipelines")
+PACKAGES: Final = ("mixpanel_http", "source_formats", "record_maps", "transforms", "pipelines")
 _ADVICE: Final = (
     "build the workers' image from the project that the launcher runs (docs/scale.md), or leave the image "
     "out and let Beam ship the project with --setup_file=./setup.py"
@@ -56,7 +56,7 @@ def _digest() -> str:
     """Returns what changes with any line of the code that workers run."""
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for package in _PACKAGES:
+    for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(path.read_bytes())

@@ -19,6 +19,7 @@ from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Stop
 from pipelines import signals
 from pipelines.closing import DETACHED, note_detached
+from pipelines.config_destination import EMULATOR_TOKEN
 from pipelines.crew import lead
 from pipelines.failures import describe_failure
 from pipelines.following import CrewWatch, EngineRefused, follow, job_of, start_job
@@ -35,7 +36,6 @@ from transforms.storage import Storage
 if TYPE_CHECKING:
     from apache_beam import Pipeline
 
-EMULATOR_TOKEN: Final = "BACKFILL_EMULATOR_TOKEN"
 MOST_BASES: Final = 2000
 SETTLE_SECONDS: Final = 20.0  # for requests under way when a pipeline has failed
 
@@ -234,6 +234,3 @@ def _line_bases(launch: Launch) -> tuple[tuple[tuple[str, int], int], ...]:
         elif first is not None and part.start and len(bases) < MOST_BASES:
             bases.append((place, first))
     return tuple(bases)
-
-
-__all__ = ["EmulatorFailed", "Watch", "run_launch", "submit_launch"]

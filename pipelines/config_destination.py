@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field, field_validator, model_validator
 
 from mixpanel_http.destinations import HOSTS, Destination, Region, check_endpoint
 from mixpanel_http.event_rules import IdentityModel
 from mixpanel_http.secret_refs import SecretRef
 from pipelines.config_fields import Name, Reference, Section
+
+EMULATOR_TOKEN: Final = "BACKFILL_EMULATOR_TOKEN"  # a variable; any token will do
 
 
 class ServiceAccountConfig(Section):
@@ -73,7 +77,7 @@ class DestinationConfig(Section):
             EndpointRefused: if records must not go there.
         """
         if emulator_url is not None:
-            return Destination(emulator_url, SecretRef("env:BACKFILL_EMULATOR_TOKEN"))
+            return Destination(emulator_url, SecretRef(f"env:{EMULATOR_TOKEN}"))
         assert self.credentials is not None
         base = check_endpoint(self.endpoint or HOSTS[self.region], self.allow_any_endpoint)
         account = self.credentials.service_account

@@ -45,7 +45,9 @@ def read_parquet(read: Read, size: int, start: int, end: int, shape: Shape) -> I
     try:
         metadata = pq.read_metadata(source)
     except _ERRORS as error:
-        raise source.trouble or _damaged(size - _FOOTER_BYTES, "its footer", error) from None
+        raise source.trouble or _damaged(
+            size - _FOOTER_BYTES, "its footer", error, "none of it can be"
+        ) from None
     groups = [index for index in range(metadata.num_row_groups) if start <= _offset(metadata, index) < end]
     if not groups:
         return
@@ -65,8 +67,10 @@ def read_parquet(read: Read, size: int, start: int, end: int, shape: Shape) -> I
 _ERRORS: Final = (pa.ArrowException, OSError, ValueError)
 
 
-def _damaged(offset: int, place: str, error: Exception) -> FormatProblem:
-    detail = f"{place} is damaged ({type(error).__name__}); the rows before it are read"
+def _damaged(
+    offset: int, place: str, error: Exception, read: str = "the rows before it are"
+) -> FormatProblem:
+    detail = f"{place} is damaged ({type(error).__name__}); {read} read"
     return FormatProblem("corrupt", offset, detail)
 
 

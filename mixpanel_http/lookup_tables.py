@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -161,16 +162,22 @@ def table_endpoint(table: str) -> Endpoint:
         in_records=False,
         pack=compress,
         finish=as_packed,
-        read=read_table_answer,
+        read=partial(read_table_answer, table=table),
         ids_of=no_ids_of,
         method="PUT",
     )
 
 
 def read_table_answer(
-    status: int, headers: Mapping[str, str], body: bytes, sent: int, now_s: float, ids: SentIds = no_ids
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    sent: int,
+    now_s: float,
+    ids: SentIds = no_ids,
+    table: str = "",
 ) -> Answer:
-    """Returns what an answer to a table means; the arguments are those of `read_answer`.
+    """Returns what an answer to a table means; the arguments but the table's id are those of `read_answer`.
 
     Its refusals are by rows: the header is row 0, and at most ten are named (LTAPI).
     """
@@ -182,6 +189,9 @@ def read_table_answer(
         problem = "status 200, but not the documented answer"
         return Answer(AnswerClass.PROTOCOL, 200, "200", problem, problem)
     answer = read_answer(status, headers, body, sent, now_s, ids)
+    if answer.kind is AnswerClass.FATAL:
+        why = "there is none with this id" if status == 404 else answer.told
+        return replace(answer, told=f"lookup table {table}: {why}")
     if status != 400 or content is None:
         return answer
     return replace(answer, kind=AnswerClass.RECORD, refused=tuple(_named_rows(content)))

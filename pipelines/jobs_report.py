@@ -33,7 +33,7 @@ def jobs_report(
     """
     several = len({stage.kind for stage in stages}) > 1
     begun = [
-        _with_events_named(reports[stage.name]) if several and stage.kind == "events" else reports[stage.name]
+        _with_endpoint(reports[stage.name], stage.kind) if several else reports[stage.name]
         for stage in stages
         if stage.name in reports
     ]
@@ -51,9 +51,10 @@ def jobs_report(
     return {**total, **told, **run, "jobs": [_section(stage, reports) for stage in stages]}
 
 
-def _with_events_named(report: Report) -> Report:
-    """Returns a report that counts its records by endpoint, as those of the other kinds do."""
-    return {**report, "by_endpoint": of_endpoint(EVENTS, report["books"])}
+def _with_endpoint(report: Report, kind: str) -> Report:
+    """Returns a report that counts its records by endpoint, as those of kinds that keep an order do."""
+    named = kind in (EVENTS.name, "lookup_tables")
+    return {**report, "by_endpoint": of_endpoint(kind, report["books"])} if named else report
 
 
 def may_go_on(report: Report) -> bool:

@@ -122,4 +122,4 @@ def _state(launch: Launch, failure: str | None, stops: Sequence[object], signal:
         return "stopped"
     if failure is not None:
         return "failed"
-    return "dry_run" if launch.dry_run else "done"
+    return "dry_run" if launch.dry_run and launch.segments_left else "done"

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
-from mixpanel_http.endpoints import Endpoint
 from mixpanel_http.kinds import KINDS, KindName
 from mixpanel_http.receipts import Stop
 from pipelines.books import Books
@@ -191,17 +190,17 @@ def _rate(books: Books, facts: RunFacts) -> dict[str, float]:
     return {"events_per_second": round(imported / seconds, 1), "seconds": round(facts.sending_s, 3)}
 
 
-def of_endpoint(endpoint: Endpoint, books: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def of_endpoint(endpoint: str, books: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Returns the outcomes of a run all of whose records go to one endpoint, by its name."""
     counts = {name: count for name in OUTCOMES if (count := books.get(name))}
-    return {endpoint.name: counts} if counts else {}
+    return {endpoint: counts} if counts else {}
 
 
 def _by_endpoint(kind: KindName | None, books: Books) -> dict[str, dict[str, int]]:
     """Returns the outcomes of each endpoint's records, for kinds that keep an order."""
     of_kind = KINDS.get(kind or "events", KINDS["events"])
     if of_kind.in_order and of_kind.endpoint is not None:
-        return of_endpoint(of_kind.endpoint, books.total.to_json())
+        return of_endpoint(of_kind.endpoint.name, books.total.to_json())
     found: dict[str, dict[str, int]] = {}
     for name, count in sorted(books.tally.by_endpoint.items()):
         endpoint, _, outcome = name.partition(".")

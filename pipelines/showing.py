@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Final
 
 from mixpanel_http.kinds import KINDS
 from mixpanel_http.prepared import PreparedRecords
@@ -29,6 +30,8 @@ from transforms.map_records import map_block
 from transforms.prepare_records import prepare_block
 from transforms.segment_reader import BlockLimits, SegmentReader
 from transforms.storage import Storage
+
+_AS_IT_STANDS: Final = "records.kind {} is sent as it stands"
 
 
 def show_records(config_path: str, *, overrides: Sequence[str] = (), count: int = 5) -> int:
@@ -56,7 +59,10 @@ def _lines(config: Config | JobsConfig, count: int) -> Iterator[str]:
         return
     for job in config.jobs:
         yield f"# {job.name}"
-        yield from shown_lines(config.config_of(job), count)
+        if KINDS[job.records.kind].prepare is None:
+            yield f"! {_AS_IT_STANDS.format(job.records.kind)}"
+        else:
+            yield from shown_lines(config.config_of(job), count)
 
 
 def shown_lines(config: Config, count: int) -> Iterator[str]:
@@ -68,7 +74,7 @@ def shown_lines(config: Config, count: int) -> Iterator[str]:
     """
     prepare = KINDS[config.records.kind].prepare
     if prepare is None:
-        raise ConfigError([f"show: records.kind {config.records.kind} is sent as it stands"])
+        raise ConfigError([f"show: {_AS_IT_STANDS.format(config.records.kind)}"])
     mapper, absent = _mapper(config), _absent(config)
     left = count
     for block in _blocks(config, count):

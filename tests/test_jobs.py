@@ -61,6 +61,7 @@ def test_a_run_of_every_kind_is_in_order_and_told_by_endpoint(backfills: Backfil
         "events": {"imported": 4},
         "people": {"imported": 2},
         "groups": {"imported": 1, "dead_lettered": 1},
+        "lookup_tables": {"imported": 1},
     }
     assert names == ["$merge", *["Order placed"] * 3]
     assert profile["$properties"] == {"plan": "pro", "at": 2}

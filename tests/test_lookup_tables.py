@@ -306,7 +306,8 @@ def test_an_unknown_table_stops_the_run_and_a_resume_goes_on(backfills: Backfill
     backfills.emulator.faults([refuse])
     outcome = run(backfills)
     assert (outcome.code, outcome.report["state"]) == (3, "stopped")
-    assert outcome.report["stopped_by"][0]["status"] == 404
+    (stop,) = outcome.report["stopped_by"]
+    assert stop == {"status": 404, "message": "lookup table f-1: there is none with this id"}
     assert outcome.books["not_attempted"] == 2
     backfills.emulator.faults([])
 

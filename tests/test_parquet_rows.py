@@ -190,7 +190,7 @@ def test_a_file_without_its_footer_is_truncated() -> None:
 
 
 def test_of_a_file_with_a_damaged_footer_nothing_is_said_to_be_read() -> None:
-    with pytest.raises(FormatProblem, match="its footer is damaged .*; none of it can be read") as caught:
+    with pytest.raises(FormatProblem, match=r"its footer is damaged .*; none of it can be read") as caught:
         lines_of(b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1")
     assert (caught.value.problem, caught.value.offset) == ("corrupt", 104)
 

@@ -248,6 +248,8 @@ def test_a_dry_run_is_gone_on_with_for_real(backfills: Backfills) -> None:
     assert real.code == 0
     assert (real.books["imported"], real.books["dead_lettered"]) == (10, 1)
     assert_closed(real)
+    once_more = backfills.run(backfills.everything, resume=dry.report["run_id"], dry_run=True)
+    assert once_more.report["state"] == "done", "a run that is done stays what it is"
 
 
 def test_what_the_emulator_keeps_is_for_its_owner_only(backfills: Backfills) -> None:

@@ -118,15 +118,17 @@ def test_jobs_are_shown_one_after_another(backfills: Backfills, tmp_path: Path) 
     path = backfills.write("a.json", [event(1)])
     values = yaml.safe_load(backfills.config(str(path)).read_text())
     job = {"source": values.pop("source")}
-    values["jobs"] = [{"name": "one", **job}, {"name": "two", **job}]
+    tables = {"name": "tables", **job, "records": {"kind": "lookup_tables"}}
+    values["jobs"] = [{"name": "one", **job}, tables, {"name": "two", **job}]
     config = tmp_path / "jobs.yaml"
     config.write_text(yaml.safe_dump(values))
 
     backfills.capture.readouterr()
     assert run_backfill.main(["show", "--config", str(config)]) == 0
     out = backfills.capture.readouterr().out.splitlines()
-    assert [line for line in out if line.startswith("#")] == ["# one", "# two"]
-    assert len(out) == 8
+    assert [line for line in out if line.startswith("#")] == ["# one", "# tables", "# two"]
+    assert out[5] == "! records.kind lookup_tables is sent as it stands"
+    assert len(out) == 10
 
 
 @pytest.mark.parametrize(

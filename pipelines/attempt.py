@@ -103,6 +103,11 @@ class Attempt:
 
     def record(self, outcome: BlockOutcome) -> None:
         """Takes a block's outcome; durable at once on a local disk, within half a minute elsewhere."""
+        self.take(outcome)
+        self.settle()
+
+    def take(self, outcome: BlockOutcome) -> None:
+        """Takes a block's outcome that others follow at once: the next `settle` makes all of them durable."""
         record = BlockRecord(outcome.ordinal, outcome.tally, outcome.notes, outcome.end, outcome.provisional)
         self._unwritten.append(record)
         if record.settled:
@@ -120,7 +125,12 @@ class Attempt:
         self._sample.add(outcome.stamped_ids)
         if outcome.end:
             self._last_ordinal = outcome.ordinal
-        if self._is_local or outcome.once_only or self._is_due():
+        if outcome.once_only:
+            self.flush()
+
+    def settle(self) -> None:
+        """Makes durable what was taken: at once on a local disk, where half a minute is over elsewhere."""
+        if self._is_local or self._is_due():
             self.flush()
 
     def unrecorded(self) -> Mapping[int, Tally]:

@@ -243,9 +243,7 @@ def stored_record(values: Mapping[str, Any]) -> SegmentRecord:
 def summarise(segment: str, blocks: Iterable[BlockRecord], dead: Iterable[DeadFile]) -> SegmentRecord:
     """Returns a segment's record, not done yet, from its blocks and their committed letters."""
     known = sorted(blocks, key=attrgetter("ordinal"))
-    tally = Tally()
-    for block in known:
-        tally.add(block.tally)
+    tally = Tally.sum([block.tally for block in known])
     return SegmentRecord(
         segment,
         tally,

@@ -6,9 +6,11 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 
 from mixpanel_http.receipts import Stop
@@ -19,8 +21,10 @@ from pipelines.ledger_lines import read_progress, seal, seed, unseal
 from pipelines.state import StateFolder
 from tests.ledgers import RUN, Service, Work, id_of, local, pack, write
 from tests.servers import S3Server
+from tests.steps import step_pipeline
 from transforms import drain
 from transforms.attempt_ids import new_attempt_id
+from transforms.commit_outcomes import CommitOutcomes
 from transforms.elements import BlockOutcome, FilePart, Segment
 from transforms.letters import LetterLines
 from transforms.segment_reader import BlockLimits, SegmentReader
@@ -213,6 +217,38 @@ def outcome(segment: str, attempt: str, ordinal: int, end: bool = False, letters
         parts=PartCounts({} if end else {0: Counts(read=10, imported=10 - letters, dead_lettered=letters)}),
     )
     return BlockOutcome(segment, attempt, ordinal, tally, LetterLines.of([b"{}"] * letters), end=end)
+
+
+def progress_of(folder: StateFolder, segment: str) -> list[list[int]]:
+    """The ordinals of the blocks in each line of a segment's one progress file."""
+    (name,) = folder.names(FOLDER, f"{segment}.")
+    lines = read_progress(folder.read(name), seed(RUN, name))
+    return [[block.ordinal for block in line.blocks] for line, _, _ in lines]
+
+
+def test_blocks_whose_answers_came_together_are_written_down_together(tmp_path: Path) -> None:
+    folder, id_ = StateFolder(str(tmp_path)), new_attempt_id()
+    one, other = "0000000", "0000001"
+    together = [
+        outcome(one, id_, 0),
+        outcome(other, id_, 0, letters=1),
+        outcome(one, id_, 2),
+        outcome(one, id_, 1),
+    ]
+    alone = [outcome(other, id_, 1), outcome(one, id_, 3)]
+    come = [replace(together[0], following=3), *together[1:], *alone]
+    with step_pipeline() as pipeline:
+        _ = (
+            pipeline
+            | beam.Create([None])
+            | beam.FlatMap(lambda _: come).with_output_types(BlockOutcome)
+            | CommitOutcomes(Ledger(folder, RUN))
+        )
+    assert progress_of(folder, one) == [[0, 2, 1], [3]]
+    assert progress_of(folder, other) == [[0], [1]]
+    known = read_ledger(folder, RUN)
+    assert (known[one].blocks, known[other].blocks) == (4, 2)
+    assert sum(file.records for file in known[other].dead) == 1
 
 
 def test_of_two_attempts_at_once_the_last_completion_counts(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_tallies_add_up_in_any_order(tallies: list[Tally]) -> None:
     assert asdict(added(tallies)) == asdict(added(tallies[::-1]))
 
 
+@given(st.lists(TALLY, max_size=4))
+def test_the_sum_of_tallies_is_what_comes_of_adding_one_after_the_other(tallies: list[Tally]) -> None:
+    before = [asdict(tally) for tally in tallies]
+
+    assert asdict(Tally.sum(tallies)) == asdict(added(tallies))
+    assert [asdict(tally) for tally in tallies] == before
+
+
 @given(TALLY, TALLY)
 def test_every_number_is_added(one: Tally, other: Tally) -> None:
     total = added([one, other])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -27,8 +27,16 @@ MOST_PENDING: Final = 8  # completions; a disk that is slower than the run holds
 class AttemptWriter(Protocol):
     """One attempt at a segment, as the ledger sees it."""
 
-    def record(self, outcome: BlockOutcome) -> None:
-        """Takes a block's outcome; makes it durable at once or soon.
+    def take(self, outcome: BlockOutcome) -> None:
+        """Takes a block's outcome.
+
+        Raises:
+            CannotRecord: if it had to be durable at once, and that failed.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Makes durable what was taken, at once or soon.
 
         Raises:
             CannotRecord: if that fails.
@@ -93,9 +101,11 @@ class CommitOutcomes(beam.PTransform[PCollection[BlockOutcome], PCollection[Coun
 
 Key = tuple[str, str]
 """A segment and an attempt at it."""
+Commit = tuple[Key, AttemptWriter, "Future[Counts]"]
+"""An attempt that is complete, and what comes of it."""
 
 
-class _Commits:
+class Commits:
     """Commits complete attempts one after the other, beside the bundle's own thread.
 
     A disk takes milliseconds to make a completion durable, a store more. Only the bundle's end waits for it:
@@ -104,16 +114,26 @@ class _Commits:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "commit")
-        self._pending: deque[tuple[Key, AttemptWriter, Future[Counts]]] = deque()
+        self._pending: deque[Commit] = deque()
 
     def add(self, key: Key, attempt: AttemptWriter) -> None:
         """Commits an attempt soon; nobody else may use it any more."""
         self._pending.append((key, attempt, self._pool.submit(attempt.commit)))
 
-    def finished(self, most_pending: int) -> Iterator[tuple[Key, AttemptWriter, Future[Counts]]]:
-        """Yields what is committed, or failed to be, until no more than so many are under way."""
-        while self._pending and (len(self._pending) > most_pending or self._pending[0][2].done()):
-            yield self._pending.popleft()
+    def finished(self) -> list[Commit]:
+        """Returns what is committed by now, or failed to be; waits for a disk that is far behind."""
+        return self._first(MOST_PENDING)
+
+    def rest(self) -> list[Commit]:
+        """Returns what is left, after waiting for it."""
+        return self._first(0)
+
+    def _first(self, most_left: int) -> list[Commit]:
+        found = []
+        while self._pending and (len(self._pending) > most_left or self._pending[0][2].done()):
+            wait([self._pending[0][2]])
+            found.append(self._pending.popleft())
+        return found
 
     def close(self) -> None:
         """Waits for what is under way."""
@@ -125,20 +145,24 @@ class _CommitFn(beam.DoFn):
     ledger: OutcomeLedger
     _attempts: dict[Key, AttemptWriter] = field(default_factory=dict, init=False)
     _lost: set[Key] = field(default_factory=set, init=False)
+    _taken: set[Key] = field(default_factory=set, init=False)  # whose last blocks are not durable yet
+    _following: int = field(default=0, init=False)
     _counts: Counts = field(default_factory=Counts, init=False)
     _stopped: bool = field(default=False, init=False)
-    _commits: _Commits | None = field(default=None, init=False)
+    _commits: Commits = field(init=False)
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def setup(self) -> None:
-        self._commits = _Commits()
+        self._commits = Commits()
 
     def start_bundle(self) -> None:
         activity.here.began()
         self._attempts = {}
         self._lost = set()
+        self._taken = set()
+        self._following = 0
 
     def process(self, outcome: BlockOutcome) -> Iterator[Counts]:
         key = (outcome.segment, outcome.attempt)
@@ -149,7 +173,10 @@ class _CommitFn(beam.DoFn):
                 self._record(key, outcome)
             except CannotRecord as problem:
                 self._lose(key, problem, {outcome.ordinal: outcome.tally})
-        yield from self._committed(MOST_PENDING)
+        self._following = max(self._following - 1, outcome.following)
+        if not self._following:
+            self._settle()
+        yield from self._committed(self._commits.finished())
         stop = outcome.stop or self._limit_stop()
         if stop is not None and not self._stopped:
             self._stop(stop)
@@ -162,15 +189,14 @@ class _CommitFn(beam.DoFn):
             except CannotRecord as problem:
                 self._lose(key, problem, attempt.unrecorded())
         self._attempts = {}
-        for counts in self._committed(0):
+        for counts in self._committed(self._commits.rest()):
             yield WindowedValue(counts, MIN_TIMESTAMP, (GlobalWindow(),))
         activity.here.ended()
         if unrecorded.here.problem is not None:
             raise unrecorded.here.problem
 
     def teardown(self) -> None:
-        if self._commits is not None:
-            self._commits.close()
+        self._commits.close()
 
     def _record(self, key: Key, outcome: BlockOutcome) -> None:
         attempt = self._attempts.get(key)
@@ -178,20 +204,29 @@ class _CommitFn(beam.DoFn):
             unrecorded.here.forget(outcome.segment)
             attempt = self._attempts[key] = self.ledger.open_attempt(*key)
         crash_point("before record")
-        attempt.record(outcome)
-        crash_point("after record")
+        attempt.take(outcome)
+        self._taken.add(key)
         activity.here.settled(outcome.segment, outcome.tally)
         self._counts.add(outcome.tally.total)
         if attempt.is_complete():
             del self._attempts[key]
+            self._taken.discard(key)
             crash_point("before commit")
-            assert self._commits is not None
             self._commits.add(key, attempt)
 
-    def _committed(self, most_pending: int) -> Iterator[Counts]:
-        """Yields the counts of what is committed, once no more than so many are not."""
-        assert self._commits is not None
-        for key, attempt, future in self._commits.finished(most_pending):
+    def _settle(self) -> None:
+        """Makes durable what came together: each block by itself would take several times as long."""
+        taken, self._taken = self._taken, set()
+        for key in taken & self._attempts.keys():
+            try:
+                self._attempts[key].settle()
+            except CannotRecord as problem:
+                self._lose(key, problem, {})
+        crash_point("after record")
+
+    def _committed(self, commits: list[Commit]) -> Iterator[Counts]:
+        """Yields the counts of what is committed."""
+        for key, attempt, future in commits:
             try:
                 counts = future.result()
             except CannotRecord as problem:

@@ -269,6 +269,8 @@ class BlockOutcome:
         ambiguous: one of each record that may have got through and must not be sent again.
         sends: which lines of a block that is not settled are imported, or may be; where an order is kept.
         once_only: whether it has records that must not be sent twice, so that its outcome has to be durable.
+        following: how many outcomes are there already and come right behind this one: to make all of them
+            durable takes as long as one.
     """
 
     segment: str
@@ -285,3 +287,4 @@ class BlockOutcome:
     ambiguous: LetterLines = NO_LETTERS
     sends: EarlierSends = NOTHING_SENT
     once_only: bool = False
+    following: int = 0

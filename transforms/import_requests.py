@@ -155,6 +155,7 @@ class _ImportFn(beam.DoFn):
                 outcomes += self._some()
             outcomes = [replace(outcome, stop=None) for outcome in outcomes]
             outcomes[-1] = replace(outcomes[-1], stop=stop)
+        outcomes[0] = replace(outcomes[0], following=len(outcomes) - 1)
         for outcome in outcomes:
             total = outcome.tally.total
             Metrics.counter("backfill", "imported_attempts").inc(total.imported)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -94,13 +94,23 @@ class PartCounts:
             np.add.at(found, parts - low, 1 if counts is None else counts)
             self._column(name)[low - self._first : high - self._first] += found
 
+    @classmethod
+    def sum(cls, several: Iterable[PartCounts]) -> PartCounts:
+        """Returns the sum of counts of the same parts."""
+        found = cls()
+        for each in several:
+            found.add_all(each)
+        return found
+
     def add_all(self, other: PartCounts) -> None:
         """Adds the counts of the same parts."""
         if not other._size:
             return
-        self._cover(other._first, other._first + other._size)
+        if (self._first, self._size) != (other._first, other._size):
+            self._cover(other._first, other._first + other._size)
+        sums = self._sums
         for name, count in other._sums.items():
-            self._sums[name] = self._sums.get(name, 0) + count
+            sums[name] = sums.get(name, 0) + count
         if self._size > 1:
             start = other._first - self._first
             for name, column in other._by_name().items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import attrgetter
@@ -18,6 +18,7 @@ _NAMES: Final = (*_SUMS, *_COUNTERS)
 _SECONDS: Final = tuple(name for name in _SUMS if name.endswith("_s"))
 _sums_of: Final = attrgetter(*_SUMS)  # in one call: this is done for each block
 _counters_of: Final = attrgetter(*_COUNTERS)
+_values_of: Final = attrgetter(*_NAMES)
 
 
 @dataclass(slots=True)
@@ -78,6 +79,20 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(receipt, name))
         self.requests.update(receipt.requests)
 
+    @classmethod
+    def sum(cls, tallies: Sequence[Tally]) -> Tally:
+        """Returns the sum of tallies of the same segment; to add one after the other takes twice as long."""
+        found = cls(PartCounts.sum([tally.parts for tally in tallies]))
+        for name, numbers in zip(_SUMS, zip(*map(_sums_of, tallies), strict=True), strict=False):
+            setattr(found, name, sum(numbers))
+        for mine, counters in zip(
+            _counters_of(found), zip(*map(_counters_of, tallies), strict=True), strict=False
+        ):
+            for counter in filter(None, counters):
+                for key, count in counter.items():
+                    mine[key] += count
+        return found
+
     def add(self, other: Tally) -> None:
         """Adds another tally of the same segment."""
         self.parts.add_all(other.parts)
@@ -95,8 +110,10 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the tally as JSON values, without what is zero."""
-        values = (*_sums_of(self), *_counters_of(self))
-        found: dict[str, Any] = dict(compress(zip(_NAMES, values, strict=True), values))
+        found: dict[str, Any] = {}
+        for name, value in zip(_NAMES, _values_of(self), strict=True):
+            if value:
+                found[name] = value
         if self.waited_s:
             found |= {name: round(found[name], 3) for name in _SECONDS if name in found}
         found["parts"] = self.parts.to_json()

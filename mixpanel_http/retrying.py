@@ -58,7 +58,8 @@ class RetryPolicy:
     Attributes:
         first_wait_s: the longest first wait; each further one may be twice as long.
         longest_wait_s: no wait is longer, unless the service asks for it.
-        give_up_after_s: after this a request is undelivered, and the run goes on.
+        give_up_after_s: after this a request is undelivered, and the run goes on; time in which the process
+            was suspended does not count.
     """
 
     first_wait_s: float = 2.0
@@ -98,6 +99,7 @@ class _Course:
     resets: int = 0
     asks: bool = False
     alone: bool = False
+    suspensions: int = 0  # when it was sent last
     last: Answer | None = None
 
 
@@ -106,16 +108,18 @@ class Surroundings:
     """Time and chance, as a delivery sees them; tests bring their own.
 
     Attributes:
-        clock: seconds, monotonic.
+        clock: seconds, monotonic; those in which the process was suspended are not to count.
         wait: waits so many seconds, or less if the run is halted; None waits on the halt itself.
         uniform: a random number between two.
         waiting: told for what (a count of `Receipt`) and how long a thread is about to wait, then 0 seconds.
+        suspensions: how often the process was suspended so far.
     """
 
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], object] | None = None
     uniform: Callable[[float, float], float] = random.uniform
     waiting: Callable[[str, float], object] = lambda _what, _seconds: None
+    suspensions: Callable[[], int] = lambda: 0
 
 
 class PatientSender:
@@ -137,6 +141,7 @@ class PatientSender:
         self._policy = policy
         self._halt = threading.Event()
         self._clock = around.clock
+        self._suspensions = around.suspensions
         self._wait = around.wait or self._halt.wait
         self._uniform = around.uniform
         self._waiting = around.waiting
@@ -191,6 +196,7 @@ class PatientSender:
             receipt.retries += 1
             receipt.re_sent_events += request.count
             receipt.re_sent_bytes += len(request.body)
+        course.suspensions = self._suspensions()
         crash_point("before send")
         answer = self._client.send(request.compressed, request.count, partial(self._ids_of, request.body))
         if request.count == 1:
@@ -280,7 +286,8 @@ class PatientSender:
         most = PROTOCOL_TRIES if answer.kind is AnswerClass.PROTOCOL else answer.tries
         if most is not None and course.by_label[answer.label] >= most:
             return True
-        ends = self._clock() + state.upcoming_sleep - course.started > self._policy.give_up_after_s
+        late = self._clock() + state.upcoming_sleep - course.started > self._policy.give_up_after_s
+        ends = late and course.suspensions == self._suspensions()  # else it was cut short, and tells nothing
         if not ends:
             self._warn(answer, course)
         return ends

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mixpanel_http.answers import Answer
+from mixpanel_http.awake import surroundings_here
 from mixpanel_http.client import ImportClient
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.destinations import Destination
@@ -25,7 +26,7 @@ from mixpanel_http.lookup_tables import (
 from mixpanel_http.outgoing import Outgoing
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Receipt, Stop
-from mixpanel_http.retrying import PatientSender, RetryPolicy, Surroundings
+from mixpanel_http.retrying import PatientSender, RetryPolicy
 from mixpanel_http.verdicts import Rejection
 from pipelines.ledger import Ledger
 from pipelines.table_files import table_of
@@ -60,7 +61,7 @@ class TableSender:
     def send(self, table: str, content: bytes) -> TableFate:
         """Returns what became of a table that was sent, or could not be."""
         client = ImportClient(self._destination, 1, endpoint=table_endpoint(table))
-        sender = PatientSender(client, self._lane, self._policy, Surroundings(waiting=activity.here.waiting))
+        sender = PatientSender(client, self._lane, self._policy, surroundings_here(activity.here.waiting))
         switch = drain.Sender(sender.halt, client.cut_off, list)
         drain.attach(switch)
         try:

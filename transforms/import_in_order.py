@@ -16,13 +16,13 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from mixpanel_http.awake import surroundings_here
 from mixpanel_http.client import ImportClient
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.destinations import Destination
 from mixpanel_http.endpoints import ROUTES, Endpoint
 from mixpanel_http.rate import Lane
 from mixpanel_http.receipts import Stop
-from mixpanel_http.retrying import Surroundings
 from transforms import activity, drain, unrecorded
 from transforms.block_outcomes import outcome_of
 from transforms.elements import BlockOutcome, PreparedBlock
@@ -232,7 +232,7 @@ class Senders:
         name = endpoint.name
         if name not in self._deliverers:
             client = ImportClient(self.destination, self.limits.in_flight, endpoint=endpoint)
-            around = Surroundings(waiting=activity.here.waiting)
+            around = surroundings_here(activity.here.waiting)
             made = Deliverer(client, self._lane, self.limits.retry, around, endpoint)
             self._clients[name], self._deliverers[name] = client, made
             if self._halted:

@@ -15,11 +15,12 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from mixpanel_http.awake import surroundings_here
 from mixpanel_http.client import ImportClient
 from mixpanel_http.delivery import Deliverer
 from mixpanel_http.destinations import Destination
 from mixpanel_http.rate import Lane
-from mixpanel_http.retrying import RetryPolicy, Surroundings
+from mixpanel_http.retrying import RetryPolicy
 from transforms import activity, drain
 from transforms.elements import BlockOutcome, EncodedBlock
 from transforms.settle_block import GivenUp, settle_block
@@ -104,7 +105,7 @@ class _ImportFn(beam.DoFn):
         self._client = ImportClient(self.destination, self.limits.in_flight)
         lane = Lane(self.limits.events_per_second, self.limits.bytes_per_minute, self.limits.lanes)
         self._deliverer = Deliverer(
-            self._client, lane, self.limits.retry, Surroundings(waiting=activity.here.waiting)
+            self._client, lane, self.limits.retry, surroundings_here(activity.here.waiting)
         )
         halt, cut_off = self._deliverer.drain, self._client.cut_off
         self._sender = drain.Sender(halt, cut_off, lambda: list(self._pending))

@@ -67,7 +67,7 @@ def run_launch(launch: Launch, watch: Watch | None = None) -> dict[str, Any]:
     )
     with signals.handled(run.end_early) as signalled:
         try:
-            run.write_report("running")
+            run.write_first()
             launch.folder.remove(DETACHED)  # of an earlier start: this one is there at its end
             crash_point("after first report")
             try:
@@ -92,7 +92,7 @@ def submit_launch(launch: Launch) -> str:
     """
     run = LaunchReports(launch, time.time())
     try:
-        run.write_report("running")
+        run.write_first()
         destination = launch.config.destination.to_destination()
         pipeline = _pipeline(launch, destination, _ledger_of(launch))
         stop = _refusal(launch, destination)

@@ -7,10 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pipelines import signals
-from pipelines.books import close_books
+from pipelines.books import Books, close_books
 from pipelines.closing import Detached, whole_report, write_last_report, write_report
 from pipelines.digest import write_digest
 from pipelines.heartbeat import REMOVED, SUPERSEDED, dump_stacks
@@ -48,12 +49,12 @@ class LaunchReports:
     def finish(self, failure: str | None, signal: int | None) -> dict[str, Any]:
         """Closes the books and writes the last report."""
         self._ending.acquire()
-        return self.write_report(None, failure, signal)
+        return self._write_last(failure, signal)
 
     def end_early(self, signal: int) -> None:
         """Writes the last report while the pipeline still hangs on to something."""
         if self._ending.acquire(blocking=False):
-            self.write_report(None, None, signal)
+            self._write_last(None, signal)
             self._launch.lease.release()
             self._say_last("what was under way did not come to an end in time")
 
@@ -62,7 +63,7 @@ class LaunchReports:
         drain.request()
         dump_stacks()
         if self._ending.acquire(blocking=False):
-            self.write_report(None, f"stuck: {problem}", None)
+            self._write_last(f"stuck: {problem}", None)
             self._launch.lease.release()
             self._say_last(problem)
         os._exit(ExitCode.BUG)
@@ -72,43 +73,53 @@ class LaunchReports:
         """Says why a process ends that gets no further, where its page would stand."""
         _log.error("the run ends here: %s; nothing is lost: --resume goes on", problem)
 
-    def write_report(
-        self, state: str | None, failure: str | None = None, signal: int | None = None
-    ) -> dict[str, Any]:
-        """Writes a report of what the ledger says now; without a state it is the last one."""
+    def write_first(self) -> None:
+        """Writes that the launch runs."""
         launch = self._launch
-        unchanged = state or not launch.segments_left
-        ledger = launch.before if unchanged else self._read_ledger()
-        superseded = not state and failure != REMOVED and not launch.lease.is_held()
+        books = close_books(launch.manifest.segments, launch.before)
+        write_report(launch.folder, self._report(books, self._facts("running", launch.before)))
+
+    def _write_last(self, failure: str | None, signal: int | None) -> dict[str, Any]:
+        """Returns the report of how it has ended; writes it, unless another start goes on with the run."""
+        launch = self._launch
+        ledger = self._read_ledger() if launch.segments_left else launch.before
+        superseded = failure != REMOVED and not launch.lease.is_held()
         books = close_books(launch.manifest.segments, ledger)
-        stops = [] if state else read_stops(launch.folder, launch.manifest.key, launch.id)
+        stops = read_stops(launch.folder, launch.manifest.key, launch.id)
         unfinished = books.segments_done < len(launch.manifest.segments)
         code = ExitCode(signals.exit_code_of(signal)) if signal is not None and unfinished else None
-        facts = RunFacts(
-            state or ("superseded" if superseded else _state(launch, failure, stops, code)),
+        state = "superseded" if superseded else _state(launch, failure, stops, code)
+        facts = replace(
+            self._facts(state, ledger),
+            stops=stops,
+            failure=SUPERSEDED if superseded else failure,
+            interrupted_by=code,
+        )
+        report = self._report(books, facts)
+        write_digest(launch.folder, launch.manifest.key, launch.id, ledger)
+        if not superseded:
+            write_last_report(launch.folder, launch.manifest, report, books, ledger)
+        return report
+
+    def _facts(self, state: str, ledger: RecordFile) -> RunFacts:
+        launch = self._launch
+        return RunFacts(
+            state,
             self.started,
             time.time(),
-            stops,
-            SUPERSEDED if superseded else failure,
-            ErrorLimit.parse(launch.config.run.allow_dead_letters),
-            code,
-            launch.dry_run,
-            launch.before.imported,
-            ledger.sending_seconds(self.started),
-            launch.resumed,
-            launch.new_files,
+            allow_dead_letters=ErrorLimit.parse(launch.config.run.allow_dead_letters),
+            dry_run=launch.dry_run,
+            sent_before=launch.before.imported,
+            sending_s=ledger.sending_seconds(self.started),
+            resumed=launch.resumed,
+            new_files=launch.new_files,
         )
+
+    def _report(self, books: Books, facts: RunFacts) -> dict[str, Any]:
+        launch = self._launch
         report = whole_report(launch.folder, launch.manifest, books, facts)
         if launch.config.destination.emulator and not launch.dry_run:
             report["emulator_store"] = emulator_store(launch)
-        if not state:
-            write_digest(launch.folder, launch.manifest.key, launch.id, ledger)
-        if superseded:  # the report of whoever took the run up is the run's
-            return report
-        if state:
-            write_report(launch.folder, report)
-        else:
-            write_last_report(launch.folder, launch.manifest, report, books, ledger)
         return report
 
     def _read_ledger(self) -> RecordFile:

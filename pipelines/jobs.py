@@ -20,7 +20,6 @@ from pipelines import signals
 from pipelines.backfill import Watch, run_launch
 from pipelines.books import Books
 from pipelines.closing import REPORT, SUCCESS
-from pipelines.config import Config
 from pipelines.config_jobs import JobsConfig
 from pipelines.heartbeat import SUPERSEDED, Heartbeat, beating
 from pipelines.jobs_report import jobs_report, may_go_on
@@ -30,7 +29,7 @@ from pipelines.manifest import NAME as MANIFEST
 from pipelines.plan import NothingMatched
 from pipelines.replay import copy_letters, letters_of, note_replayed, reading_letters, replaying
 from pipelines.report import ExitCode, RunFacts, iso, make_report
-from pipelines.resuming import RunMismatch, absolute, check_not_replayed, check_run_id
+from pipelines.resuming import RunMismatch, check_not_replayed, check_run_id, state_folder
 from pipelines.stages import (
     Stage,
     Stages,
@@ -44,7 +43,6 @@ from pipelines.stages import (
 )
 from pipelines.state import StateFolder
 from transforms.attempt_ids import new_attempt_id
-from transforms.storage import Storage
 
 RUNNING: Final = {"state": "running", "exit_code": None, "ended_at": None}
 
@@ -98,7 +96,7 @@ def prepare_jobs_replay(config: JobsConfig, origin: str, *, dry_run: bool = Fals
         RunMismatch, ManifestUnusable, StateUnusable: as for a run of one job.
     """
     check_run_id(origin)
-    source = _state(config).below(origin)
+    source = state_folder(config.run).below(origin)
     before = read_stages(source)
     check_stages(before, config)
     # A lookup table is sent as a whole: its rows cannot be sent again.
@@ -217,7 +215,7 @@ def _begin(
 
 def _resume(config: JobsConfig, run_id: str, dry_run: bool, allow_new: bool) -> JobsLaunch:
     check_run_id(run_id)
-    folder = _state(config).below(run_id)
+    folder = state_folder(config.run).below(run_id)
     stages = read_stages(folder)
     check_stages(stages, config)
 
@@ -250,13 +248,9 @@ def _release(launches: Sequence[Launch], lease: Lease) -> None:
     lease.release()
 
 
-def _state(config: Config | JobsConfig) -> StateFolder:
-    return StateFolder(absolute(config.run.state), Storage(config.run.storage_options))
-
-
 def _new_folder(config: JobsConfig) -> StateFolder:
     run_id = config.run.id or new_run_id()
-    folder = _state(config).below(run_id)
+    folder = state_folder(config.run).below(run_id)
     if has_stages(folder) or folder.exists(MANIFEST):
         raise RunMismatch(
             f"{folder.uri}: this run exists; resume it with --resume {run_id}, or choose another run.id"

@@ -22,7 +22,6 @@ from pipelines.plan import SourceUnreadable, list_files
 from pipelines.record_file import RecordFile
 from pipelines.resuming import (
     RunMismatch,
-    absolute,
     check_files,
     check_not_replayed,
     check_run_id,
@@ -33,6 +32,7 @@ from pipelines.resuming import (
     pattern_of,
     segments_of,
     settings_of,
+    state_folder,
     take_new_files,
 )
 from pipelines.segment_file import SegmentFile, line_of
@@ -93,7 +93,7 @@ def prepare_launch(
         NothingMatched, SourceUnreadable: if there is no input.
         ManifestUnusable, StateUnusable: if the state cannot be used.
     """
-    state = StateFolder(absolute(config.run.state), Storage(config.run.storage_options))
+    state = state_folder(config.run)
     if resume is not None:
         check_run_id(resume)
         return _resume(config, state.below(resume), resume, dry_run, allow_new)

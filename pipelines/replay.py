@@ -15,9 +15,8 @@ from pipelines.ledger import DeadFile, read_ledger
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import read_manifest, read_origin
 from pipelines.plan import NothingMatched, literally
-from pipelines.resuming import REPLAYED, RunMismatch, check_not_replayed, check_run_id
+from pipelines.resuming import REPLAYED, RunMismatch, check_not_replayed, check_run_id, state_folder
 from pipelines.state import StateFolder, StateUnusable
-from transforms.storage import Storage
 
 INPUT: Final = "input"
 
@@ -33,7 +32,7 @@ def prepare_replay(config: Config, origin: str, *, dry_run: bool = False) -> Lau
     check_run_id(origin)
     if config.records.kind == "lookup_tables":
         raise RunMismatch("a lookup table is sent as a whole: mend its file and start a new run")
-    state = StateFolder(config.run.state, Storage(config.run.storage_options))
+    state = state_folder(config.run)
     source = state.below(origin)
     check_not_replayed(source, config)
     if not letters_of(source):
@@ -57,7 +56,7 @@ def note_replayed(source: StateFolder, launch: Launch) -> None:
 def replaying(config: Config, run_id: str) -> Config:
     """Returns the configuration to resume a run with: where it replays another, its source is letters."""
     check_run_id(run_id)
-    folder = StateFolder(config.run.state, Storage(config.run.storage_options)).below(run_id)
+    folder = state_folder(config.run).below(run_id)
     return config if read_origin(folder) is None else reading_letters(config, folder)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mixpanel_http.insert_ids import RECIPE
 from mixpanel_http.kinds import KINDS
-from pipelines.config import RUN_ID, Config
+from pipelines.config import RUN_ID, Config, RunConfig
 from pipelines.listing import Listing, SourceFile
 from pipelines.manifest import Manifest, ManifestUnusable, add_to_manifest
 from pipelines.plan import SourcePattern, find_files, plan_segments
@@ -78,6 +78,11 @@ def pattern_of(config: Config) -> SourcePattern:
         dates.to if dates else None,
         config.order,
     )
+
+
+def state_folder(run: RunConfig) -> StateFolder:
+    """Returns the folder that holds the runs; a local one no longer depends on the current folder."""
+    return StateFolder(absolute(run.state), Storage(run.storage_options))
 
 
 def absolute(uri: str) -> str:

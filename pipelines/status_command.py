@@ -11,11 +11,10 @@ from pipelines.closing import close_detached
 from pipelines.config_reading import load_run
 from pipelines.refusals import REFUSALS, refuse_for
 from pipelines.report import ExitCode
-from pipelines.resuming import absolute, check_run_id
+from pipelines.resuming import absolute, check_run_id, state_folder
 from pipelines.state import StateFolder
 from pipelines.status import RunLine, follow, list_runs, status_of, status_text
 from pipelines.streams import print_out
-from transforms.storage import Storage
 
 
 def show_status(
@@ -79,5 +78,4 @@ def _count(number: int | None) -> str:
 def _state_folder(config_path: str | None, state: str) -> StateFolder:
     if config_path is None:
         return StateFolder(absolute(state))
-    run = load_run(config_path).run
-    return StateFolder(absolute(run.state), Storage(run.storage_options))
+    return state_folder(load_run(config_path).run)

@@ -172,6 +172,8 @@ def _start(config: Config, wanted: _Wanted) -> _Start:
     )
     if launch.days_without:
         text += f"\n  {_days_text(launch.days_without)}"
+    if launch.empty_files:
+        text += f"\n  {counted(launch.empty_files, 'file')} of 0 bytes"
     if not config.beam.on_one_machine:
         lanes = choose_lanes(config)
         text += f"\n  {config.beam.runner}, {counted(lanes.count, 'lane')}: {lanes.why}"

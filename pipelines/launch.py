@@ -57,6 +57,7 @@ class Launch:
         new_files: files that match by now and are no part of the run.
         emulator_folder: where the embedded Mixpanel keeps what it is sent, if not in the run's folder.
         days_without: the days among those of a new run of which there is no file.
+        empty_files: files of a new run that have not a single byte.
     """
 
     config: Config
@@ -70,6 +71,7 @@ class Launch:
     new_files: int = 0
     emulator_folder: StateFolder | None = None
     days_without: Sequence[dt.date] = ()
+    empty_files: int = 0
 
     @property
     def segments_left(self) -> int:
@@ -114,7 +116,8 @@ def prepare_launch(
     write_manifest(folder, manifest)
     made = Launch(config, folder, manifest, RecordFile(), False, dry_run, lease.owner, lease)
     dates = config.source.dates
-    return dataclasses.replace(made, days_without=files.days_without(dates.from_, dates.to) if dates else ())
+    days_without = files.days_without(dates.from_, dates.to) if dates else ()
+    return dataclasses.replace(made, days_without=days_without, empty_files=files.empty)
 
 
 def new_run_id(now: dt.datetime | None = None) -> str:

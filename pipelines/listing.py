@@ -126,6 +126,14 @@ class Listing(Collection[SourceFile]):
         (total,) = self._database.execute("SELECT coalesce(sum(size), 0) FROM files").fetchone()
         return int(total)
 
+    @property
+    def empty(self) -> int:
+        """How many files have not a single byte: often a sign that whatever wrote them failed."""
+        if self._database is None:
+            return sum(not file.size for file in self._held.values())
+        (count,) = self._database.execute("SELECT count(*) FROM files WHERE size = 0").fetchone()
+        return int(count)
+
 
 def _open_database() -> sqlite3.Connection:
     database = sqlite3.connect("", isolation_level=None, check_same_thread=False)

@@ -386,3 +386,13 @@ def test_the_newest_partition_is_sent_first(backfills: Backfills) -> None:
     assert outcome.code == 0
     sent = [json.loads(r)["properties"]["amount"] * 4 for r in backfills.emulator.records()]
     assert sent == [7, 6, 5, 4, 3, 2, 1]
+
+
+def test_files_of_no_bytes_are_told_when_a_run_begins(backfills: Backfills) -> None:
+    backfills.write("a.json", events(3))
+    backfills.write("b.json", [])
+    backfills.write("c.json", [])
+    outcome = backfills.run(backfills.everything)
+
+    assert (outcome.code, outcome.report["files"]["done"]) == (0, 3)
+    assert "\n  2 files of 0 bytes\n" in outcome.err

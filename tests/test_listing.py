@@ -46,6 +46,7 @@ def test_a_listing_is_in_the_order_that_sorting_gives(
     assert list(listing) == expected
     assert len(listing) == len(expected)
     assert listing.bytes == sum(file.size for file in expected)
+    assert listing.empty == sum(file.size == 0 for file in expected)
     days = [dt.date(2020, 1, day) for day in range(1, 8)]
     assert listing.days_without(days[0], days[-1]) == sorted(set(days) - {file.date for file in expected})
 

@@ -15,7 +15,7 @@ import orjson
 from pipelines.background import running_beside
 from pipelines.crew import read_crew, together
 from pipelines.state import StateUnusable
-from pipelines.summary import counted
+from pipelines.summary import counted, duration
 from pipelines.watching import LedgerWatch, OwnWatch, Snapshot, Watched
 from transforms import activity, drain
 
@@ -34,7 +34,8 @@ def progress_values(
     counts = now.counts
     seconds = now.at - before.at if before else 0.0
     rate = (counts.imported - before.counts.imported) / seconds if before and seconds > 0 else 0.0
-    gained = now.bytes_done - before.bytes_done if before else 0
+    # What is given up in an outage counts as done, too: that is no speed to tell an end by.
+    gained = now.bytes_done - before.bytes_done if before and doing != "outage" else 0
     left = (total_bytes - now.bytes_done) * seconds / gained if gained > 0 else None
     return {
         "kind": "progress",
@@ -45,6 +46,7 @@ def progress_values(
         "bytes": total_bytes,
         "imported": counts.imported,
         "dead_letters": counts.dead_lettered,
+        "undelivered": counts.undelivered,
         "events_per_second": round(rate, 1),
         "refused_for_speed": now.refused,
         "seconds_left": round(left, 1) if left is not None else None,
@@ -55,19 +57,12 @@ def describe(values: Mapping[str, Any]) -> str:
     """Returns one line that says how far the run is, how fast, and what it is doing."""
     share = values["bytes_done"] / values["bytes"] if values["bytes"] else 1.0
     left = values["seconds_left"]
-    eta = f", about {_duration(left)} left" if left is not None and share < 1 else ""
+    undelivered = f"{values['undelivered']:,} undelivered, " if values["undelivered"] else ""
+    eta = f", about {duration(left)} left" if left is not None and share < 1 else ""
     return (
         f"{share:4.0%} of {counted(values['files'], 'file')}: {values['imported']:,} imported, "
-        f"{values['dead_letters']:,} dead letters, "
+        f"{values['dead_letters']:,} dead letters, {undelivered}"
         f"{values['events_per_second']:,.0f} events/s, {values['doing']}{eta}"
-    )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
     )
 
 
@@ -132,8 +127,10 @@ def _show_bar(watch: Watched, launch: Launch, stream: TextIO, ended: threading.E
             counts = now.counts
             rate = (counts.imported - history[0].counts.imported) / max(now.at - history[0].at, 1e-3)
             doing = _doing(launch)
+            undelivered = f"{counts.undelivered:,} undelivered  " if counts.undelivered else ""
             text = (
-                f"{counts.imported:,} imported  {rate:,.0f}/s  {counts.dead_lettered:,} dead letters  {doing}"
+                f"{counts.imported:,} imported  {rate:,.0f}/s  {counts.dead_lettered:,} dead letters  "
+                f"{undelivered}{doing}"
             )
             progress.update(
                 task, completed=now.bytes_done, description=text if counts.read else "starting Beam"

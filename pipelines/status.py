@@ -21,6 +21,7 @@ from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import read_manifest
 from pipelines.stages import has_stages, read_stages
 from pipelines.state import StateFolder
+from pipelines.summary import duration
 
 FOLLOW_SECONDS: Final = 10.0
 _ENDED: Final = ("done", "dry_run", "stopped", "failed", "interrupted")
@@ -90,12 +91,13 @@ def status_text(status: Mapping[str, Any]) -> str:
     lines.append(
         f"  {share:.0%} of the bytes, {files['done']:,} of {files['total']:,} files; "
         f"{books.get('imported', 0):,} imported, {books.get('dead_lettered', 0):,} dead letters"
+        + "".join(f", {books[name]:,} {name}" for name in ("undelivered", "ambiguous") if books.get(name))
     )
     lines += [f"    job {job['run_id']:<24}{_what(job)}" for job in status.get("jobs", ())]
     lines += [f"    {reason:<28}{n:>10,}" for reason, n in status["dead_letters"]["by_reason"].items()]
     if status["state"] == "running":
         limit = f", {rate['of_limit']:.0%} of the limit" if rate["of_limit"] is not None else ""
-        eta = f", about {status['seconds_left']:,.0f} s left" if status["seconds_left"] is not None else ""
+        eta = f", about {duration(status['seconds_left'])} left" if status["seconds_left"] is not None else ""
         refused = status["requests"]["refused_for_speed"]
         lines.append(f"  {rate['events_per_second']:,.0f} events/s{limit}, {refused:,} × 429{eta}")
     if not books["balanced"]:

@@ -72,6 +72,19 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def duration(seconds: float) -> str:
+    """Returns how long something takes, as a person says it.
+
+    >>> duration(5.9), duration(65), duration(32_400)
+    ('5 s', '1 min 05 s', '9 h 00 min')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     code = ExitCode(report["exit_code"])
     headline = _HEADLINES.get(code, code.name)

@@ -261,6 +261,36 @@ def test_progress_is_one_line_for_people_and_one_object_for_machines() -> None:
     assert describe(values) == line
 
 
+def test_a_status_tells_what_is_left_in_words_that_a_person_reads() -> None:
+    status: dict[str, Any] = {
+        "run_id": "it",
+        "state": "running",
+        "doing": "sending",
+        "exit_code": None,
+        "books": {"imported": 500, "undelivered": 2000, "ambiguous": 3, "balanced": True},
+        "files": {"done": 1, "total": 3},
+        "bytes": {"done": 50, "total": 100},
+        "rate": {"events_per_second": 50, "of_limit": None},
+        "dead_letters": {"by_reason": {}},
+        "requests": {"refused_for_speed": 0},
+        "seconds_left": 32_400.0,
+    }
+    text = status_text(status)
+    assert "500 imported, 0 dead letters, 2,000 undelivered, 3 ambiguous\n" in text
+    assert "about 9 h 00 min left" in text
+
+
+def test_undelivered_records_are_told_and_an_outage_has_no_end_to_tell() -> None:
+    before, now = Snapshot(0.0, Counts(), 0), Snapshot(10.0, Counts(read=50, undelivered=2000), 50)
+    values = progress_values(now, before, 3, 100, "outage")
+
+    assert values["seconds_left"] is None
+    assert describe(values) == (
+        " 50% of 3 files: 0 imported, 0 dead letters, 2,000 undelivered, 0 events/s, outage"
+    )
+    assert progress_values(now, before, 3, 100, "sending")["seconds_left"] == 10.0
+
+
 def test_an_unfinished_launch_gives_its_lease_back(backfills: Backfills) -> None:
     backfills.write("a.json", events(10))
     config = load_config(str(backfills.config(backfills.everything, {"run.id": "it"})))

@@ -51,17 +51,20 @@ def show_status(
 def show_runs(*, config_path: str | None = None, state: str = ".backfill", as_json: bool = False) -> int:
     """Prints which runs there are and how each ended; returns 0, or 2 if that cannot be told."""
     try:
-        runs = list(list_runs(_state_folder(config_path, state)))
+        folder = _state_folder(config_path, state)
+        runs = list(list_runs(folder))
     except REFUSALS as error:
         return refuse_for(error)
-    lines = (orjson.dumps(dataclasses.asdict(run)).decode() for run in runs) if as_json else _table(runs)
+    lines = (
+        (orjson.dumps(dataclasses.asdict(run)).decode() for run in runs) if as_json else _table(runs, folder)
+    )
     print_out("".join(f"{line}\n" for line in lines), is_json=as_json)
     return int(ExitCode.DONE)
 
 
-def _table(runs: list[RunLine]) -> Iterator[str]:
+def _table(runs: list[RunLine], folder: StateFolder) -> Iterator[str]:
     if not runs:
-        yield "There are no runs here."
+        yield f"There are no runs in {folder.uri}."
         return
     width = max(len(run.run_id) for run in runs)
     yield f"{'run':<{width}}  {'state':<12}{'exit':>4}  {'started':<20}{'imported':>14}{'dead letters':>14}"

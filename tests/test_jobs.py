@@ -109,7 +109,7 @@ def test_a_job_without_input_is_told_before_anything_is_sent(backfills: Backfill
     assert "error: job second: no file matches" in refused.err
     assert backfills.emulator.stats()["requests"] == 0
     assert show_runs(state=str(backfills.state)) == 0
-    assert "There are no runs here." in backfills.capture.readouterr().out
+    assert f"There are no runs in {backfills.state}." in backfills.capture.readouterr().out
 
     moved.rename(backfills.folder / "input" / "second")
     assert backfills.run_config(path).code == 0

@@ -160,4 +160,4 @@ def test_a_run_that_is_not_there_in_a_bucket_that_is_is_told_as_such(
     assert show_status("it", config_path=str(config)) == 2
     assert f"{store.url('no-runs/it')}: there is no run here" in backfills.capture.readouterr().err
     assert show_runs(config_path=str(config)) == 0
-    assert backfills.capture.readouterr().out == "There are no runs here.\n"
+    assert backfills.capture.readouterr().out == f"There are no runs in {store.url('no-runs')}.\n"

@@ -125,12 +125,6 @@ def test_the_command_line_loads_without_beam() -> None:
     assert "apache_beam" not in _modules_loaded_by("run_backfill")
 
 
-def test_an_application_that_spools_loads_nothing_but_the_standard_library() -> None:
-    loaded = _modules_loaded_by("mixpanel_spool.consumer") - _modules_loaded_by("sys")
-
-    assert loaded - sys.stdlib_module_names == {"mixpanel_spool"}
-
-
 @pytest.mark.parametrize("path", list(_files("__init__.py")), ids=_module_name)
 def test_an_init_file_holds_a_docstring_only(path: Path) -> None:
     body = ast.parse(path.read_bytes()).body

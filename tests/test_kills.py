@@ -92,7 +92,7 @@ OF_OTHER_RUNS = {
     "after jobs": "test_jobs_resumed.py",
     "before job": "test_jobs_resumed.py",
     "before success of all": "test_jobs_resumed.py",
-    "before commit of a table": "test_lookup_tables.py",
+    "before commit of a table": "test_tables_backfill.py",
     "before part of digest": "test_digest.py",
     "after part of digest": "test_digest.py",
     "before digest": "test_digest.py",

@@ -21,7 +21,7 @@ from tests.backfills import Backfills, Outcome, read_letters
 from tests.processes import start
 from tests.servers import GcsServer, S3Server
 from tests.test_unwritable import faulty
-from transforms import elements
+from transforms import attempt_ids
 from transforms.storage import Storage
 
 ONE_BY_ONE = {"records.kind": "profiles", "limits.in_flight": 4, "run.id": "it"}
@@ -212,7 +212,7 @@ def test_a_crash_doubles_nothing_though_the_clock_is_set_back_before_the_resume(
     config = backfills.config(backfills.everything, {**ONE_BY_ONE, "limits.records_per_request": 20})
     code, _, err = start(config, crash_at="between answer and receipt:2").end()
     assert code == CRASHED, err
-    monkeypatch.setattr(elements, "time", SimpleNamespace(time=lambda: time.time() - 3600))
+    monkeypatch.setattr(attempt_ids, "time", SimpleNamespace(time=lambda: time.time() - 3600))
     resumed = backfills.run_config(config, resume="it")
 
     assert resumed.code == 5, (resumed.report["failure"], resumed.books)

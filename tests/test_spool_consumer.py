@@ -278,6 +278,8 @@ atexit.register(lambda: spool.send("people", message(2)))
 
 def test_forks_share_a_folder_and_no_message_is_written_twice(tmp_path: Path) -> None:
     script = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of threads at each fork
 spool = SpoolConsumer(sys.argv[1], limits=SpoolLimits(flush_seconds=3600))
 spool.send("people", message(0))  # in memory when the children are made
 spool.flush()

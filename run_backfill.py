@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+import warnings
 from collections.abc import Sequence
 
 from pipelines.streams import hold_streams
@@ -164,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a backfill as the arguments say and returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     hold_streams()
+    # Google's client tells with each start on Python 3.10 that it is old; it is supported here.
+    warnings.filterwarnings("ignore", "You are using a .*Python version", FutureWarning)
     if argv and argv[0] in ("status", "runs"):
         return look(argv[0], argv[1:])
     if argv and argv[0] == "show":

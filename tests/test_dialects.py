@@ -233,3 +233,24 @@ def test_a_sample_arrives_and_the_books_close(name: str, backfills: Backfills) -
     assert outcome.books["expanded"] == len(found.expanded)
     assert outcome.books["filtered"] == len(found.filtered)
     assert outcome.books["imported"] + len(LATER.get(name, ())) == len(found.lines)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        "",
+        '5,"x",null,[],',
+        '{"key":"a"},{"value":{"int_value":1}},{"key":"b","value":"text"},{"key":"c","value":null},',
+        '{"key":"d","value":[],"key":"e","value":{"int_value":"7"}},',
+    ],
+    ids=["none", "no objects", "no values", "a key twice"],
+)
+def test_what_is_no_parameter_of_google_does_not_touch_those_that_are(others: str) -> None:
+    plan = '{"key":"plan","value":{"string_value":"\\u00e9","int_value":null}}'
+    good = plan + ',{"key":null,"value":{"double_value":1.50}}'
+    line = f'{{"event_name":"e","event_timestamp":"1709627400123456","event_params":[{others}{good}]}}'
+    (made,) = mapped("ga4", line.encode()).lines
+    properties = json.loads(made, parse_float=str)["properties"]
+
+    twice = {"e": 7} if '"e"' in others else {}
+    assert {k: v for k, v in properties.items() if k != "time"} == {"plan": "é", "null": "1.50"} | twice

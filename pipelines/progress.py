@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import orjson
 
 from pipelines.background import running_beside
+from pipelines.bytes_done import is_plain
 from pipelines.crew import read_crew, together
 from pipelines.state import StateUnusable
 from pipelines.summary import counted, duration
@@ -79,10 +80,11 @@ def show_progress(launch: Launch, out: TextIO | None = None, in_json: bool = Fal
 def _watching(launch: Launch) -> Iterator[Watched]:
     """Yields what tells how far the run is: this process itself, unless workers elsewhere do the work."""
     sizes = {segment.id: segment.bytes for segment in launch.manifest.segments}
+    plain = is_plain(launch.manifest.segments)
     if launch.lease.shared:
-        yield LedgerWatch(launch.folder, launch.manifest.key, sizes, launch.before)
+        yield LedgerWatch(launch.folder, launch.manifest.key, sizes, launch.before, plain)
         return
-    watch = OwnWatch(sizes, launch.before)
+    watch = OwnWatch(sizes, launch.before, plain)
     with activity.here.followed_by(watch):
         yield watch
 

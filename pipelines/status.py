@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from pipelines.books import close_books
+from pipelines.bytes_done import Measure, UnderWay, is_plain
 from pipelines.closing import REPORT, close_detached, report_untold
 from pipelines.crew import read_crew, together
 from pipelines.heartbeat import NOW
@@ -19,9 +20,11 @@ from pipelines.lease import holder, is_stale
 from pipelines.ledger import read_ledger
 from pipelines.manifest import NAME as MANIFEST
 from pipelines.manifest import read_manifest
+from pipelines.record_file import RecordFile
 from pipelines.stages import has_stages, read_stages
 from pipelines.state import StateFolder
 from pipelines.summary import duration
+from transforms.elements import Segment
 
 FOLLOW_SECONDS: Final = 10.0
 _ENDED: Final = ("done", "dry_run", "stopped", "failed", "interrupted")
@@ -56,11 +59,7 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
     state = _state(folder, report, now())
     beat = _beat(folder, now())
     running = state == "running"
-    done = sum(
-        _bytes_done(segment.bytes, record.done, record.tally.bytes_sent)
-        for segment in manifest.segments
-        if (record := ledger.get(segment.id)) is not None
-    )
+    done = _bytes_done(manifest.segments, ledger)
     rate = float(beat.get("events_per_second", 0.0)) if running else 0.0
     requests = sum(books.tally.requests.values())
     read = books.total.read
@@ -78,7 +77,7 @@ def status_of(folder: StateFolder, now: Callable[[], float] = time.time) -> dict
         "dead_letters": {"by_reason": dict(books.tally.by_reason.most_common())},
         "requests": {"total": requests, "refused_for_speed": books.tally.requests["429"]},
         "rate": {"events_per_second": rate, "of_limit": _share(rate, beat)},
-        "seconds_left": _seconds_left(read, {"total": manifest.bytes, "done": done}, rate),
+        "seconds_left": _seconds_left(books.total.imported, {"total": manifest.bytes, "done": done}, rate),
         **({"report": untold} if untold else {}),
     }
 
@@ -156,7 +155,7 @@ def _status_of_jobs(folder: StateFolder, now: Callable[[], float]) -> dict[str, 
     reasons = Counter(total["dead_letters"]["by_reason"])
     at = next((job for job in jobs if job["state"] == "running"), None)
     rate: dict[str, Any] = at["rate"] if at else {"events_per_second": 0.0, "of_limit": None}
-    left_s = _seconds_left(total["books"]["read"], total["bytes"], rate["events_per_second"])
+    left_s = _seconds_left(total["books"].get("imported", 0), total["bytes"], rate["events_per_second"])
     return {
         **total,
         "run_id": stages.run_id,
@@ -194,9 +193,9 @@ def _state(folder: StateFolder, report: Mapping[str, Any], now: float) -> str:
     return str(state) if state in _ENDED else "killed"
 
 
-def _seconds_left(read: int, size: Mapping[str, int], rate: float) -> float | None:
-    """Returns how long the rest takes, if what is left has as many records a byte as what is done."""
-    left = read * (size["total"] / size["done"] - 1) if size["done"] else None
+def _seconds_left(imported: int, size: Mapping[str, int], rate: float) -> float | None:
+    """Returns how long the rest takes, if as much of it is imported, by the byte, as of what is done."""
+    left = imported * (size["total"] / size["done"] - 1) if size["done"] else None
     return round(left / rate, 1) if left is not None and rate > 0 else None
 
 
@@ -209,8 +208,20 @@ def _beat(folder: StateFolder, now: float) -> dict[str, Any]:
     return beat | (together(read_crew(folder, str(held.get("owner"))), now) or {"doing": "starting"})
 
 
-def _bytes_done(size: int, done: bool, sent: int) -> int:
-    return size if done else min(size, sent)
+def _bytes_done(segments: Iterable[Segment], ledger: RecordFile) -> int:
+    """Returns how many of the input's stored bytes are done, nearly; also of segments that are under way."""
+    measure, left, whole = Measure(is_plain(segments)), list[tuple[int, UnderWay]](), 0
+    for segment in segments:
+        record = ledger.get(segment.id)
+        if record is None:
+            continue
+        if record.done:
+            whole += segment.bytes
+            measure.learn(segment.bytes, record.tally.total)
+        else:
+            left.append((segment.bytes, UnderWay()))
+            left[-1][1].add(record.tally)
+    return whole + sum(measure.done(size, under_way) for size, under_way in left)
 
 
 def _share(rate: float, beat: Mapping[str, Any]) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipelines.bytes_done import Measure, UnderWay
 from pipelines.ledger import FOLDER, SegmentRecord, segment_of
 from pipelines.ledger_lines import read_done, read_progress, seed
 from pipelines.state import StateFolder
@@ -42,24 +43,35 @@ class Watched(Protocol):
 class OwnWatch:
     """Follows what this process commits: that costs no look at the state folder. Safe to share."""
 
-    def __init__(self, segment_bytes: Mapping[str, int], before: Mapping[str, SegmentRecord]) -> None:
-        """Starts with what was known of each segment when this start of the run began."""
+    def __init__(
+        self, segment_bytes: Mapping[str, int], before: Mapping[str, SegmentRecord], plain: bool = False
+    ) -> None:
+        """Starts with what was known of each segment when this start of the run began.
+
+        Args:
+            segment_bytes: size of each segment, as stored.
+            before: what was known.
+            plain: whether the input is plain text.
+        """
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
-        self._done = _Sum()
-        self._open: dict[str, _Sum] = {}
+        self._done = Counts()
+        self._done_bytes = 0
+        self._open: dict[str, UnderWay] = {}
+        self._measure = Measure(plain)
         self._refused = 0
         for segment, record in before.items():
             self._refused += record.tally.requests["429"]
-            self._open[segment] = _Sum(record.tally.total, record.tally.bytes_sent)
             if record.done:
                 self._finish(segment, record.tally.total)
+            else:
+                self._open.setdefault(segment, UnderWay()).add(record.tally)
 
     def settled(self, segment: str, tally: Tally) -> None:
         """Takes what became of a block."""
         with self._lock:
             self._refused += tally.requests["429"]
-            self._open.setdefault(segment, _Sum()).add(tally.total, tally.bytes_sent)
+            self._open.setdefault(segment, UnderWay()).add(tally)
 
     def completed(self, segment: str, counts: Counts) -> None:
         """Takes the counts of a segment whose last block is committed; they replace those of its blocks."""
@@ -70,27 +82,19 @@ class OwnWatch:
     def look(self) -> Snapshot:
         """Returns how far the run is now."""
         with self._lock:
-            whole = _Sum()
-            whole.add(self._done.counts, self._done.bytes)
+            counts, done = Counts(), self._done_bytes
+            counts.add(self._done)
             for segment, each in self._open.items():
-                whole.add(each.counts, _stored(self._segment_bytes, segment, each.bytes))
-            return Snapshot(time.monotonic(), whole.counts, whole.bytes, self._refused)
+                counts.add(each.counts)
+                done += self._measure.done(self._segment_bytes.get(segment, 0), each)
+            return Snapshot(time.monotonic(), counts, done, self._refused)
 
     def _finish(self, segment: str, counts: Counts) -> None:
+        size = self._segment_bytes.get(segment, 0)
         self._open.pop(segment, None)
-        self._done.add(counts, self._segment_bytes.get(segment, 0))
-
-
-@dataclass(slots=True)
-class _Sum:
-    """Counts, and the bytes that belong to them."""
-
-    counts: Counts = field(default_factory=Counts)
-    bytes: int = 0
-
-    def add(self, counts: Counts, bytes: int) -> None:
-        self.counts.add(counts)
-        self.bytes += bytes
+        self._done.add(counts)
+        self._done_bytes += size
+        self._measure.learn(size, counts)
 
 
 @dataclass(slots=True)
@@ -102,18 +106,22 @@ class LedgerWatch:
         run: the run's identity.
         segment_bytes: size of each segment, as stored.
         before: what was known of each segment when this start of the run began.
+        plain: whether the input is plain text.
     """
 
     folder: StateFolder
     run: str
     segment_bytes: Mapping[str, int]
     before: Mapping[str, SegmentRecord] = field(default_factory=dict)
+    plain: bool = False
     _done: set[str] = field(default_factory=set)
     _tally: Tally = field(default_factory=Tally)  # of the segments that are done
     _bytes: int = 0
     _open: dict[str, _OpenSegment] = field(default_factory=dict)
+    _measure: Measure = field(default_factory=Measure)
 
     def __post_init__(self) -> None:
+        self._measure.plain = self.plain
         for segment, record in self.before.items():
             if record.done:
                 self._finish(segment, record)
@@ -135,7 +143,7 @@ class LedgerWatch:
         for each in self._open.values():
             tally.add(each.tally)
         open_bytes = (
-            _stored(self.segment_bytes, segment, each.tally.bytes_sent)
+            self._measure.done(self.segment_bytes.get(segment, 0), each.under_way)
             for segment, each in self._open.items()
         )
         done = self._bytes + sum(open_bytes)
@@ -146,7 +154,9 @@ class LedgerWatch:
         self._done.add(segment)
         self._open.pop(segment, None)
         self._tally.add(_in_one_part(record.tally))
-        self._bytes += self.segment_bytes.get(segment, 0)
+        size = self.segment_bytes.get(segment, 0)
+        self._bytes += size
+        self._measure.learn(size, record.tally.total)
 
 
 @dataclass(slots=True)
@@ -154,6 +164,7 @@ class _OpenSegment:
     """What is known so far of a segment that is not done."""
 
     tally: Tally = field(default_factory=Tally)
+    under_way: UnderWay = field(default_factory=UnderWay)
     _seen: set[int] = field(default_factory=set)
     _read: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -168,15 +179,8 @@ class _OpenSegment:
                 if record.ordinal not in self._seen:
                     self._seen.add(record.ordinal)
                     self.tally.add(_in_one_part(record.tally))
+                    self.under_way.add(record.tally)
         self._read[name] = (start, seal)
-
-
-def _stored(segment_bytes: Mapping[str, int], segment: str, sent: int) -> int:
-    """Returns how many bytes of a segment are done, by those that were sent.
-
-    What a request takes on the wire is near what its records took in a compressed file.
-    """
-    return min(segment_bytes.get(segment, 0), sent)
 
 
 def _in_one_part(tally: Tally) -> Tally:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
 
 from transforms.compression import SUFFIXES
 from transforms.elements import Segment
 from transforms.tally import Counts, Tally
 
 # What is compressed inside, so that its records take on the wire about what they take there.
-_PACKED = (*SUFFIXES, ".parquet", ".avro")
+_PACKED: Final = (*SUFFIXES, ".parquet", ".avro")
 
 
 @dataclass(slots=True)

@@ -94,7 +94,7 @@ def test_a_number_of_another_size_than_the_declared_unit_is_not_taken_for_what_i
 
 @pytest.mark.parametrize("text", ["1972-01-01T00:00:00Z", "1971-01-01T00:00:00.250Z", "1973-03-03"])
 def test_a_time_of_which_the_milliseconds_would_look_like_seconds_is_sent_in_seconds(text: str) -> None:
-    exact = dt.datetime.fromisoformat(text).replace(tzinfo=dt.timezone.utc).timestamp()
+    exact = dt.datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=dt.timezone.utc).timestamp()
     sent = float(token(json.dumps(text)))
 
     assert sent == exact

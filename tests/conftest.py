@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,10 @@ from tests.servers import gcs, s3
 
 # Beam makes hundreds of argument parsers a run, which look for translations: a sixth of a short run.
 os.environ["LANGUAGE"] = "C"
+
+# A suite that a script starts in the background ignores SIGINT, and so would all processes that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes tells of the machine alone.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])

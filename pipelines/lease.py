@@ -70,8 +70,8 @@ class Lease:
         if not self.is_held():
             return False
         crash_point("before renewal")
-        self.folder.write(NAME, self._content())
-        return True
+        # Asked again at the last moment: a process may be suspended while it writes, and taken up meanwhile.
+        return self.folder.write_if(NAME, self._content(), self.is_held)
 
     def stand_behind(self, owner: str) -> None:
         """Takes another name, where this one does not sort behind another start's.

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mixpanel_http.crash_points import crash_amid, crash_point
 
 
-def write(path: str, content: bytes) -> None:
-    """Writes a file as a whole: readers see all of it or nothing, also after a power failure."""
+def write(path: str, content: bytes, wanted: Callable[[], bool] = lambda: True) -> bool:
+    """Writes a file as a whole: readers see all of it or nothing, also after a power failure.
+
+    Args:
+        path: where.
+        content: what.
+        wanted: asked last, when only the name is to be changed; the file stays as it is if it says no.
+
+    Returns:
+        whether it was.
+    """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     with open(temporary, "wb", opener=_private) as file:
@@ -19,7 +28,11 @@ def write(path: str, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     crash_point("between write and rename")
+    if not wanted():
+        os.unlink(temporary)
+        return False
     put_in_place(temporary, path)
+    return True
 
 
 def spool(path: str, pieces: Iterable[bytes]) -> None:

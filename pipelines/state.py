@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -69,6 +69,20 @@ class StateFolder:
                 self._filesystem().pipe_file(self.path(name), content)
                 return
             local_files.write(self.path(name), content)
+
+    def write_if(self, name: str, content: bytes, wanted: Callable[[], bool]) -> bool:
+        """Writes a file as a whole if it is wanted, which is asked as late as can be; returns whether it was.
+
+        Raises:
+            StateUnusable: if it cannot be written.
+        """
+        if self.is_local:
+            with self.explained(name, "written"):
+                return local_files.write(self.path(name), content, wanted)
+        if not wanted():
+            return False
+        self.write(name, content)
+        return True
 
     def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
         """Writes a large file as a whole, which is never in memory as a whole.

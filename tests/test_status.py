@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -118,6 +119,24 @@ def test_one_lease_at_a_time(tmp_path: Path) -> None:
     assert not lease.renew()
     lease.release()  # it is no longer ours to give back
     assert other.renew()
+
+
+def test_a_renewal_that_is_suspended_amid_writing_takes_the_lease_from_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StateFolder(str(tmp_path))
+    asleep = take_lease(folder, "a")
+
+    def taken_up(descriptor: int) -> None:
+        monkeypatch.undo()
+        os.fsync(descriptor)
+        asleep.release()
+        assert take_lease(folder, "b").renew()
+
+    monkeypatch.setattr(os, "fsync", taken_up)
+    assert not asleep.renew()
+    assert json.loads((tmp_path / "lock.json").read_text())["owner"] == "b"
+    assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]  # nothing is left of the renewal
 
 
 def test_a_lease_is_stale_when_its_process_is_gone_or_elsewhere_when_its_time_is_over(tmp_path: Path) -> None:

@@ -16,10 +16,18 @@ class IdSample:
 
     Keeps every id whose first `level` bits are zero and raises the level when it grows over `size`. Two rows
     with one id are both in it or both not, so that the count within the sample, times 2**level, estimates the
-    count of all; below `size` distinct ids it is exact. Samples of parts add up to the sample of the whole.
+    count of all. Samples of parts add up to the sample of the whole.
+
+    Attributes:
+        size: distinct ids that are kept, at most, once not all are.
+        whole: up to so many distinct ids all are kept, and the count is exact; at least `size`.
+        level: leading bits that are zero in what is kept.
+        counts: id → rows with it.
+        digits: of an id that are kept.
     """
 
     size: int = SAMPLE_SIZE
+    whole: int = 0
     level: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     digits: int = 32
@@ -57,6 +65,8 @@ class IdSample:
         return f"{1 << (128 - self.level):032x}" if self.level else "g"
 
     def _shrink(self) -> None:
+        if len(self.counts) <= (self.size if self.level else max(self.size, self.whole)):
+            return
         while len(self.counts) > self.size:
             self.level += 1
             self._drop_above_bound()

@@ -34,7 +34,8 @@ UNDELIVERED: Final = "undelivered"
 AMBIGUOUS: Final = "ambiguous"
 FLUSH_SECONDS: Final = 30.0  # on object stores, where every flush writes the attempt's progress again
 FLUSH_LETTER_BYTES: Final = 8 << 20  # letters are not held back for long where all is bad
-SEGMENT_SAMPLE: Final = 4096  # all ids of the sample that comes with the project
+SEGMENT_SAMPLE: Final = 1024  # ids that stand in the completion of a large segment: some 12 KB
+WHOLE_SAMPLE: Final = 4096  # all ids of the sample that comes with the project
 _ID_DIGITS: Final = 16
 
 
@@ -94,7 +95,7 @@ class Attempt:
         self._letters = _LetterFile(folder, f"{DEAD_LETTERS}/{self._name}")
         self._log: LocalLog | None = None
         self._last_ordinal: int | None = None
-        self._sample = IdSample(SEGMENT_SAMPLE, digits=_ID_DIGITS)
+        self._sample = IdSample(SEGMENT_SAMPLE, WHOLE_SAMPLE, digits=_ID_DIGITS)
         self._completed = completed
         self._clock = clock
         self._now = now

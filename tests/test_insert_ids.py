@@ -333,6 +333,17 @@ def test_above_its_size_a_sample_estimates_within_ten_percent() -> None:
         assert len(sample.counts) <= sample.size
 
 
+def test_a_sample_may_keep_all_of_few_ids_and_fewer_than_these_of_many() -> None:
+    sample = IdSample(size=100, whole=1000)
+    sample.add(ids(range(1000)))
+    sample.add(ids(range(10)))
+    assert (sample.exact, sample.identical_rows(), len(sample.counts)) == (True, 10, 1000)
+
+    sample.add(ids(range(1000, 1001)))
+    assert not sample.exact
+    assert 0 < len(sample.counts) <= 100
+
+
 def test_without_identical_rows_the_estimate_is_zero() -> None:
     sample = IdSample(size=100)
     sample.add(ids(range(10_000)))

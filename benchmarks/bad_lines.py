@@ -25,6 +25,8 @@ from benchmarks.bars import Bar, run_bars
 from benchmarks.generate import Shape, made_once, make_input
 from benchmarks.measure import RunFailed, Usage, run_measured, running_sink, write_config
 
+LEAST_RATE: Final = 0.5  # R27
+LEAST_BY_CPU: Final = 0.4  # a bad line is written to the disk, and nothing waits for a network meanwhile
 NO_LIMIT: Final = {"run": {"max_errors": "100%", "allow_dead_letters": "100%"}}
 
 
@@ -36,13 +38,11 @@ class Damage:
         name: what they are then.
         folder: what the folder's name ends in.
         do: makes good lines bad, and leaves them as long.
-        least: the bar, in rates of good lines.
     """
 
     name: str
     folder: str
     do: Callable[[bytes], bytes]
-    least: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +125,13 @@ _A_PLAN: Final = re.compile(rb'"plan":"[a-z]')
 _A_WIDTH: Final = re.compile(rb'"\$screen_width":\d{3,}')
 
 DAMAGES: Final = (
-    Damage("lines that are cut short", "bad", cut_short, 0.5),
-    Damage("lines in single quotes", "quoted", single_quoted, 0.5),
-    Damage("lines in Latin-1", "latin-1", in_latin_1, 0.5),
-    Damage("lines with NaN", "nan", with_nan, 0.5),
-    Damage("events without distinct_id", "nobody", of_nobody, 0.5),
-    Damage("events without a name", "nothing", of_nothing, 0.5),
-    Damage("events of another age", "ages", of_another_age, 0.5),
+    Damage("lines that are cut short", "bad", cut_short),
+    Damage("lines in single quotes", "quoted", single_quoted),
+    Damage("lines in Latin-1", "latin-1", in_latin_1),
+    Damage("lines with NaN", "nan", with_nan),
+    Damage("events without distinct_id", "nobody", of_nobody),
+    Damage("events without a name", "nothing", of_nothing),
+    Damage("events of another age", "ages", of_another_age),
 )
 
 
@@ -177,8 +177,8 @@ def measure(cache: Path, events: int, rounds: int) -> Iterator[Bar]:
             shares[damage].append((rate / base[0], base[1] / cpu))
     for damage, measured in shares.items():
         rate, cpu = map(statistics.median, zip(*measured, strict=True))
-        yield Bar(f"rate of {damage.name}", rate, "× good", least=damage.least, digits=2)
-        yield Bar("the same by CPU seconds", cpu, "× good", least=damage.least, digits=2)
+        yield Bar(f"rate of {damage.name}", rate, "× good", least=LEAST_RATE, digits=2)
+        yield Bar("the same by CPU seconds", cpu, "× good", least=LEAST_BY_CPU, digits=2)
 
 
 def _told(name: str, run: Run, start_up: float) -> tuple[float, float]:

@@ -211,7 +211,7 @@ def test_a_crash_loses_nothing(backfills: Backfills, point: str) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("point", [*POINTS, "amid append:4", "after record:9", "amid write:5"])
+@pytest.mark.parametrize("point", [*POINTS, "amid append:2", "after record:9", "amid write:5"])
 def test_a_crash_at_any_point_loses_nothing(backfills: Backfills, point: str) -> None:
     crash_and_resume(backfills, point)
 

@@ -205,6 +205,7 @@ class _CommitFn(beam.DoFn):
             attempt = self._attempts[key] = self.ledger.open_attempt(*key)
         crash_point("before record")
         attempt.take(outcome)
+        crash_point("after record")
         self._taken.add(key)
         activity.here.settled(outcome.segment, outcome.tally)
         self._counts.add(outcome.tally.total)
@@ -222,7 +223,7 @@ class _CommitFn(beam.DoFn):
                 self._attempts[key].settle()
             except CannotRecord as problem:
                 self._lose(key, problem, {})
-        crash_point("after record")
+        crash_point("after settling")
 
     def _committed(self, commits: list[Commit]) -> Iterator[Counts]:
         """Yields the counts of what is committed."""

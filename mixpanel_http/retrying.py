@@ -321,7 +321,7 @@ class PatientSender:
             self._warned_at = now
             repeated, self._unwarned = self._unwarned, 0
         _log.warning(
-            "%s (%s): %d requests to be sent again since the last such line, this one after %d tries",
+            "%s (%s): requests to be sent again since the last such line: %d; tries of this one: %d",
             answer.label,
             answer.told,
             repeated,

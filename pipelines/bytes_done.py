@@ -29,6 +29,13 @@ class UnderWay:
     raw: int = 0
     wire: int = 0
 
+    @classmethod
+    def of(cls, tally: Tally) -> UnderWay:
+        """Returns what has become of a segment by the sum over its blocks."""
+        found = cls()
+        found.add(tally)
+        return found
+
     def add(self, tally: Tally) -> None:
         """Adds what became of some of its blocks."""
         once = tally.bytes_raw - tally.re_sent_bytes

@@ -67,10 +67,8 @@ class Lease:
         Raises:
             StateUnusable: if the state folder cannot be used.
         """
-        if not self.is_held():
-            return False
         crash_point("before renewal")
-        # Asked again at the last moment: a process may be suspended while it writes, and taken up meanwhile.
+        # A process may be suspended while it writes, and the run be taken up meanwhile.
         return self.folder.write_if(NAME, self._content(), self.is_held)
 
     def stand_behind(self, owner: str) -> None:

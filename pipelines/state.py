@@ -71,16 +71,18 @@ class StateFolder:
             local_files.write(self.path(name), content)
 
     def write_if(self, name: str, content: bytes, wanted: Callable[[], bool]) -> bool:
-        """Writes a file as a whole if it is wanted, which is asked as late as can be; returns whether it was.
+        """Writes a file as a whole if it is wanted; returns whether it was.
+
+        On a disk that is asked once more when all is written but the name: to write may take long.
 
         Raises:
             StateUnusable: if it cannot be written.
         """
+        if not wanted():
+            return False
         if self.is_local:
             with self.explained(name, "written"):
                 return local_files.write(self.path(name), content, wanted)
-        if not wanted():
-            return False
         self.write(name, content)
         return True
 

@@ -25,6 +25,7 @@ from pipelines.stages import has_stages, read_stages
 from pipelines.state import StateFolder
 from pipelines.summary import duration
 from transforms.elements import Segment
+from transforms.tally import Tally
 
 FOLLOW_SECONDS: Final = 10.0
 _ENDED: Final = ("done", "dry_run", "stopped", "failed", "interrupted")
@@ -210,7 +211,8 @@ def _beat(folder: StateFolder, now: float) -> dict[str, Any]:
 
 def _bytes_done(segments: Iterable[Segment], ledger: RecordFile) -> int:
     """Returns how many of the input's stored bytes are done, nearly; also of segments that are under way."""
-    measure, left, whole = Measure(is_plain(segments)), list[tuple[int, UnderWay]](), 0
+    measure, whole = Measure(is_plain(segments)), 0
+    left: list[tuple[int, Tally]] = []
     for segment in segments:
         record = ledger.get(segment.id)
         if record is None:
@@ -219,9 +221,8 @@ def _bytes_done(segments: Iterable[Segment], ledger: RecordFile) -> int:
             whole += segment.bytes
             measure.learn(segment.bytes, record.tally.total)
         else:
-            left.append((segment.bytes, UnderWay()))
-            left[-1][1].add(record.tally)
-    return whole + sum(measure.done(size, under_way) for size, under_way in left)
+            left.append((segment.bytes, record.tally))
+    return whole + sum(measure.done(size, UnderWay.of(tally)) for size, tally in left)
 
 
 def _share(rate: float, beat: Mapping[str, Any]) -> float | None:

@@ -118,10 +118,10 @@ class LedgerWatch:
     _tally: Tally = field(default_factory=Tally)  # of the segments that are done
     _bytes: int = 0
     _open: dict[str, _OpenSegment] = field(default_factory=dict)
-    _measure: Measure = field(default_factory=Measure)
+    _measure: Measure = field(init=False)
 
     def __post_init__(self) -> None:
-        self._measure.plain = self.plain
+        self._measure = Measure(self.plain)
         for segment, record in self.before.items():
             if record.done:
                 self._finish(segment, record)
@@ -143,7 +143,7 @@ class LedgerWatch:
         for each in self._open.values():
             tally.add(each.tally)
         open_bytes = (
-            self._measure.done(self.segment_bytes.get(segment, 0), each.under_way)
+            self._measure.done(self.segment_bytes.get(segment, 0), UnderWay.of(each.tally))
             for segment, each in self._open.items()
         )
         done = self._bytes + sum(open_bytes)
@@ -164,7 +164,6 @@ class _OpenSegment:
     """What is known so far of a segment that is not done."""
 
     tally: Tally = field(default_factory=Tally)
-    under_way: UnderWay = field(default_factory=UnderWay)
     _seen: set[int] = field(default_factory=set)
     _read: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -179,7 +178,6 @@ class _OpenSegment:
                 if record.ordinal not in self._seen:
                     self._seen.add(record.ordinal)
                     self.tally.add(_in_one_part(record.tally))
-                    self.under_way.add(record.tally)
         self._read[name] = (start, seal)
 
 

@@ -85,10 +85,10 @@ class PropertyMaker:
 
 def _parent_of(named: _Named) -> Path | None:
     """Returns the object of which a property is a field, or None where it takes more to find it."""
-    source = named.value[0] if len(named.value) == 1 else Const(b"")
-    if named.name in IDS or isinstance(source, Const) or isinstance(source[-1], int):
+    if named.name in IDS or len(named.value) != 1:
         return None
-    return source[:-1]
+    source = named.value[0]
+    return None if isinstance(source, Const) or isinstance(source[-1], int) else source[:-1]
 
 
 def _puts(parent: Path | None, run: Iterable[_Named]) -> Iterator[Put]:

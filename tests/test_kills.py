@@ -115,7 +115,7 @@ def test_what_only_other_runs_come_to_is_crashed_at_by_a_test_of_these(point: st
     assert f'"{point}"' in (REPOSITORY / "tests" / test).read_text()
 
 
-WRITES = {"write", "write_pieces", "create", "remove", "remove_all", "append", "sync", "open_log"}
+WRITES = {"write", "write_if", "write_pieces", "create", "remove", "remove_all", "append", "sync", "open_log"}
 PLACES = {"folder", "_folder", "target", "log", "_log"}
 # What a plain run never comes to, so that no test here could crash at a point in it.
 ELSEWHERE = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
 from itertools import chain, repeat, starmap
@@ -15,7 +14,16 @@ from mixpanel_http.mixed_records import without_token
 from mixpanel_http.verdicts import Reason, Rejection
 from transforms.compression import without_suffix
 from transforms.elements import Block, OversizeLine, block_lines
-from transforms.letters import NO_LETTERS, Following, LetterLines, are_json, following, letters_of
+from transforms.letters import (
+    NO_LETTERS,
+    Following,
+    LetterLines,
+    are_json,
+    as_base64,
+    as_record,
+    following,
+    letters_of,
+)
 
 VERSION: Final = 1
 _NO_JSON: Final = frozenset(
@@ -173,13 +181,11 @@ def _contents(block: Block, rejections: Sequence[Rejection]) -> list[bytes | Non
         if rejection.index in in_base64:
             contents.append(b'"raw_b64":"%b"' % told)
         elif rejection.reason in _NO_JSON or block.oversize:
-            contents.append(b'"raw_b64":"%b"' % b64encode(told))
+            contents.append(as_base64(told))
         elif is_json and told is line:
             contents.append(_AS_IT_IS)
-        elif _is_json(told):
-            contents.append(b'"record":%b' % told.strip(b" \t\r\n"))
         else:
-            contents.append(b'"raw_b64":"%b"' % b64encode(told))
+            contents.append(as_record(told) if _is_json(told) else as_base64(told))
     return contents
 
 

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Final
 
 from mixpanel_http.compiled import extension
+from mixpanel_http.record_syntax import BLANK
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,20 @@ def letters_by_python(
             numbers[index],
             offsets[index],
             closing,
-            content or _content(lines[index], content),
+            content or (as_base64(lines[index]) if content is None else as_record(lines[index])),
         )
         for index, opening, closing, content in zip(indices, openings, closings, contents, strict=True)
     )
 
 
-def _content(line: bytes, content: bytes | None) -> bytes:
-    return b'"raw_b64":"%b"' % b64encode(line) if content is None else b'"record":' + line.strip(b" \t\r")
+def as_record(line: bytes) -> bytes:
+    """Returns the member that holds a line which is JSON."""
+    return b'"record":%b' % line.strip(BLANK)
+
+
+def as_base64(line: bytes) -> bytes:
+    """Returns the member that holds a line which may be anything."""
+    return b'"raw_b64":"%b"' % b64encode(line)
 
 
 def _places(lines: Sequence[bytes], places: Iterable[Following]) -> tuple[list[bytes], list[bytes]]:

@@ -10,10 +10,11 @@ from msgspec import structs
 
 from mixpanel_http.crash_points import crash_point
 from mixpanel_http.receipts import Receipt
+from mixpanel_http.record_syntax import BLANK
 from mixpanel_http.verdicts import Rejection
 from transforms import drain
 from transforms.dead_letters import dead_letters, sent_insert_id
-from transforms.elements import Block, BlockOutcome, EncodedBlock, EncodedRequest
+from transforms.elements import Block, BlockOutcome, EncodedBlock, EncodedRequest, block_lines
 from transforms.letters import LetterLines
 from transforms.part_counts import Column
 from transforms.tally import Tally
@@ -184,6 +185,5 @@ def count_read(tally: Tally, block: Block, blank: int) -> None:
     elif block.spans:
         tally.parts.add_each("read", *_parts_and_lines(block))
         if blank:
-            lines = block.raw.removesuffix(b"\n").split(b"\n")
-            empty = np.array([not line.strip(b" \t\r") for line in lines])
+            empty = np.array([not line.strip(BLANK) for line in block_lines(block)])
             tally.parts.add_each("read", line_parts(block)[empty], -np.ones(int(empty.sum()), np.int64))
